@@ -1,0 +1,83 @@
+"""What can go wrong while builders are operated; every message names the thing, what happened and what to do.
+
+    BuilderError
+    ├── InvalidSetting (ValueError)      a setting of the stack, an argument, a bundle
+    ├── CloudRefused                     the Hetzner API said no
+    │   ├── TokenRejected
+    │   └── OutOfStock
+    ├── CloudUnreachable                 it did not answer
+    ├── NodeUnreachable                  no SSH connection
+    ├── HostKeyMismatch                  the machine shows a key that is not on record
+    ├── RemoteCommandFailed              a command on the node ended badly
+    ├── NodeNotReady                     a wait had its deadline
+    ├── TransferRefused                  wrong digest, disk full
+    ├── BuildxFailed                     the buildx command ended badly
+    └── StackFailed                      the Pulumi engine ended badly
+"""
+
+from __future__ import annotations
+
+
+class BuilderError(Exception):
+    """Any foreseeable failure; `str()` is the one line for the user, `hint` the next thing to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidSetting(BuilderError, ValueError):
+    """A setting that cannot be used; all of a program's are collected and raised once, a line each."""
+
+
+class CloudRefused(BuilderError):
+    """The Hetzner API answered with an error; `code` is the API's own."""
+
+    def __init__(self, message: str, *, code: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class TokenRejected(CloudRefused):
+    """The token is unknown to the API, or may not do this."""
+
+
+class OutOfStock(CloudRefused):
+    """No rung of a builder's ladder can be had now."""
+
+
+class CloudUnreachable(BuilderError, ConnectionError):
+    """The Hetzner API did not answer."""
+
+
+class NodeUnreachable(BuilderError, ConnectionError):
+    """No SSH connection within its deadline."""
+
+
+class HostKeyMismatch(BuilderError):
+    """The machine at the node's address shows a host key that is not on record; contact is refused."""
+
+
+class RemoteCommandFailed(BuilderError):
+    """A command on the node ended with `exit_status`; `stderr` is what it said."""
+
+    def __init__(self, message: str, *, exit_status: int, stderr: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_status = exit_status
+        self.stderr = stderr
+
+
+class NodeNotReady(BuilderError, TimeoutError):
+    """One of the waits for a builder passed its deadline."""
+
+
+class TransferRefused(BuilderError):
+    """A file did not reach the node whole."""
+
+
+class BuildxFailed(BuilderError):
+    """The buildx command is missing or ended badly."""
+
+
+class StackFailed(BuilderError):
+    """The Pulumi engine ended badly, or the stack has not what was asked of it."""
