@@ -1,0 +1,62 @@
+"""The record of refused orders: a file in the user's cache folder, whose entries live for minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from builders.placement import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LIFETIME = timedelta(minutes=15)
+
+
+def _path() -> Path:
+    return Path(platformdirs.user_cache_dir("slipway")) / "refusals.json"
+
+
+def load(now: datetime) -> tuple[Refusal, ...]:
+    """Return the refusals still in force; an absent or damaged record is an empty one."""
+    try:
+        entries = json.loads(_path().read_text())
+        refusals = [
+            Refusal(
+                server_type=entry["server_type"],
+                location=entry["location"],
+                code=entry["code"],
+                until=datetime.fromisoformat(entry["until"]),
+            )
+            for entry in entries
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(refusal for refusal in refusals if refusal.until > now)
+
+
+def record(server_type: str, location: str, code: str, *, now: datetime) -> Refusal:
+    """Add a refusal, dropping those that have lapsed."""
+    refusal = Refusal(server_type=server_type, location=location, code=code, until=now + LIFETIME)
+    kept = [each for each in load(now) if (each.server_type, each.location) != (server_type, location)]
+    _save([*kept, refusal])
+    return refusal
+
+
+def _save(refusals: Sequence[Refusal]) -> None:
+    path = _path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [
+        {"server_type": each.server_type, "location": each.location, "code": each.code, "until": each.until.isoformat()}
+        for each in refusals
+    ]
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".refusals")
+    with os.fdopen(handle, "w") as file:
+        json.dump(entries, file)
+    Path(temporary).replace(path)

@@ -1,0 +1,148 @@
+"""From settings and what exists to what shall exist (pure)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from builders.errors import BuilderError, InvalidSetting, OutOfStock
+from builders.placement import Ladder, choose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from builders.hetzner import Cloud
+    from builders.placement import Refusal
+    from builders.platforms import Platform
+    from infra.settings import BuilderSetting, Settings
+
+MAY_MOVE = timedelta(minutes=30)  # an address younger than this, of a server that was refused, was never handed out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One builder server and its address."""
+
+    name: str  # builder and slot: arm64-1
+    server_name: str  # unique in the Hetzner project
+    platform: Platform
+    server_type: str
+    location: str
+    exists: bool
+    address_moves: bool  # the address on record is in another location and is given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the program declares."""
+
+    name: str  # of everything in the Hetzner project: slipway-<stack>
+    labels: Mapping[str, str]
+    nodes: tuple[NodePlan, ...]
+    registrations: Mapping[str, tuple[str, ...]]  # buildx builder → its nodes, one per platform
+
+
+def labels(project: str, stack: str) -> dict[str, str]:
+    """Return what marks this stack's resources in the Hetzner project."""
+    return {"managed-by": project, f"{project}-stack": stack}
+
+
+def make(
+    settings: Settings, *, project: str, stack: str, cloud: Cloud, refusals: Sequence[Refusal], now: datetime
+) -> Plan:
+    """Place every node; raise InvalidSetting or OutOfStock with a line for each builder that has no place."""
+    name = f"{project}-{stack}"
+    nodes: list[NodePlan] = []
+    problems: list[BuilderError] = []
+    for builder in settings.builders:
+        for slot in range(1, builder.count + 1):
+            try:
+                nodes.append(
+                    _node(
+                        settings,
+                        builder,
+                        node=f"{builder.name}-{slot}",
+                        stack_name=name,
+                        cloud=cloud,
+                        refusals=refusals,
+                        now=now,
+                    )
+                )
+            except (InvalidSetting, OutOfStock) as problem:
+                problems.append(problem)
+                break
+    if problems:
+        raise _joined(problems)
+    base = settings.builder_name or name
+    return Plan(
+        name=name, labels=labels(project, stack), nodes=tuple(nodes), registrations=plan_registrations(base, nodes)
+    )
+
+
+def _node(
+    settings: Settings,
+    builder: BuilderSetting,
+    *,
+    node: str,
+    stack_name: str,
+    cloud: Cloud,
+    refusals: Sequence[Refusal],
+    now: datetime,
+) -> NodePlan:
+    server_name = f"{stack_name}-{node}"
+    server = cloud.server(server_name)
+    if server is not None:
+        place = (server.server_type or "", server.location or "")
+        return NodePlan(
+            name=node, server_name=server_name, platform=builder.platform,
+            server_type=place[0], location=place[1], exists=True, address_moves=False,
+        )  # fmt: skip
+    kept = next((ip for ip in (cloud.primary_ip(f"{server_name}-{kind}") for kind in ("ipv4", "ipv6")) if ip), None)
+    bound = kept is not None and (kept.created is None or now - kept.created > MAY_MOVE)
+    offer = choose(
+        Ladder(
+            builder=builder.name,
+            platform=builder.platform,
+            types=builder.types,
+            locations=builder.locations,
+            max_price_hourly=settings.max_price_hourly,
+        ),
+        cloud.offers,
+        refusals,
+        kept_location=kept.location if kept and bound else None,
+    )
+    return NodePlan(
+        name=node, server_name=server_name, platform=builder.platform,
+        server_type=offer.server_type, location=offer.location, exists=False,
+        address_moves=kept is not None and kept.location != offer.location,
+    )  # fmt: skip
+
+
+def _joined(problems: list[BuilderError]) -> BuilderError:
+    lines = [f"{problem}{f' ({problem.hint})' if problem.hint else ''}" for problem in problems]
+    invalid = [str(problem) for problem in problems if isinstance(problem, InvalidSetting)]
+    if invalid:
+        return InvalidSetting("\n".join(invalid))
+    return OutOfStock("\n".join(lines), code="resource_unavailable")
+
+
+def plan_registrations(base: str, nodes: Sequence[NodePlan]) -> dict[str, tuple[str, ...]]:
+    """Join the k-th node of every platform into the k-th buildx builder.
+
+    buildx lets a builder have one node per pinned platform (docker/buildx store/nodegroup.go), so more nodes of one
+    platform need more builders; a platform with fewer nodes lends its last one to several.
+    """
+    by_platform = {
+        platform: tuple(node.name for node in group)
+        for platform, group in groupby(sorted(nodes, key=lambda node: node.platform), key=lambda node: node.platform)
+    }
+    most = max((len(names) for names in by_platform.values()), default=0)
+    return {
+        base if position == 0 else f"{base}-{position + 1}": tuple(
+            names[min(position, len(names) - 1)] for names in by_platform.values()
+        )
+        for position in range(most)
+    }
