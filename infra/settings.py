@@ -116,7 +116,7 @@ def _check_together(settings: Settings) -> None:
         raise InvalidSetting("\n".join(problems))
 
 
-class _Problem(Exception):  # noqa: N818 - never leaves this module
+class _Problem(Exception):
     """What is wrong with one value."""
 
 

@@ -1,0 +1,44 @@
+"""The Pulumi program: settings, plan, components, outputs. The registry half joins the fleet here."""
+
+import os
+from datetime import UTC, datetime
+
+import pulumi
+
+from builders import buildkit, refusals
+from builders.errors import BuilderError
+from builders.hetzner import Hetzner
+from infra import plan, settings
+from infra.components.fleet import Fleet
+
+try:
+    wanted = settings.parse(pulumi.runtime.config.get_config_env())
+    provider = pulumi.Config("hcloud")
+    cloud = Hetzner(
+        token=provider.get("token") or os.environ.get("HCLOUD_TOKEN", ""),
+        endpoint=provider.get("endpoint") or os.environ.get("HCLOUD_ENDPOINT"),
+    )
+    now = datetime.now(UTC)
+    project, stack = pulumi.get_project(), pulumi.get_stack()
+    planned = plan.make(
+        wanted, project=project, stack=stack, cloud=cloud.load(plan.labels(project, stack)),
+        refusals=refusals.load(now), now=now,
+    )  # fmt: skip
+    tarballs = {
+        platform: buildkit.resolve(tarball.source, tarball.sha256) for platform, tarball in wanted.tarballs.items()
+    }
+except BuilderError as error:
+    raise pulumi.RunError(f"{error}\n  {error.hint}" if error.hint else str(error)) from None
+
+fleet = Fleet(planned, wanted, tarballs)
+
+pulumi.export("id", fleet.authority.identity)
+pulumi.export("nodes", fleet.nodes)
+pulumi.export("builders", fleet.builders)
+pulumi.export("authority", fleet.authority.certificate)
+pulumi.export("authorityKey", pulumi.Output.secret(fleet.authority.key))
+pulumi.export("sshKey", pulumi.Output.secret(fleet.ssh_key.private_key))
+pulumi.export(
+    "commands",
+    [f"docker buildx build --builder {name} --platform linux/amd64,linux/arm64 --push ." for name in fleet.builders],
+)

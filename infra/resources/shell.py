@@ -1,0 +1,54 @@
+"""What all dynamic resources share: a provider that holds nothing, and failures told in one line.
+
+Pulumi stores a pickled provider beside every resource and runs that copy for `read` and `delete`. A shell is pickled
+by reference (its class lives in an importable module and it has no attributes), so resources of an older state run
+the code of today.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pulumi.dynamic import ResourceProvider
+
+from builders.errors import BuilderError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The dynamic provider's gRPC server logs a traceback for each failure that it also reports to the engine.
+logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+class Failed(Exception):
+    """A foreseeable failure; the engine shows its text and nothing else."""
+
+
+def plainly(method: _F) -> _F:
+    """Turn a BuilderError into its one line, hint included."""
+
+    @wraps(method)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except BuilderError as error:
+            raise Failed(f"{error}; {error.hint}" if error.hint else str(error)) from None
+
+    return cast("_F", told)
+
+
+class Shell(ResourceProvider):
+    """A provider without state of its own."""
+
+    def __reduce__(self) -> tuple[type[Shell], tuple[()]]:
+        """Pickle as the class's name alone."""
+        return type(self), ()
+
+
+def changed(olds: dict[str, Any], news: dict[str, Any], *names: str) -> list[str]:
+    """Return which of the properties differ; one that is unknown in a preview counts as different."""
+    return [name for name in names if olds.get(name) != news.get(name)]
