@@ -1,18 +1,20 @@
 """What can go wrong while builders are operated; every message names the thing, what happened and what to do.
 
-    BuilderError
-    ├── InvalidSetting (ValueError)      a setting of the stack, an argument, a bundle
-    ├── CloudRefused                     the Hetzner API said no
-    │   ├── TokenRejected
-    │   └── OutOfStock
-    ├── CloudUnreachable                 it did not answer
-    ├── NodeUnreachable                  no SSH connection
-    ├── HostKeyMismatch                  the machine shows a key that is not on record
-    ├── RemoteCommandFailed              a command on the node ended badly
-    ├── NodeNotReady                     a wait had its deadline
-    ├── TransferRefused                  wrong digest, disk full
-    ├── BuildxFailed                     the buildx command ended badly
-    └── StackFailed                      the Pulumi engine ended badly
+BuilderError
+├── InvalidSetting (ValueError)      a setting of the stack, an argument, a bundle
+├── CloudRefused                     the Hetzner API said no
+│   ├── TokenRejected
+│   └── OutOfStock
+├── CloudUnreachable                 it did not answer
+├── NodeUnreachable                  no SSH connection
+├── LoginRefused                     it does not accept the stack's SSH key
+├── HostKeyMismatch                  the machine shows a key that is not on record
+├── RemoteCommandFailed              a command on the node ended badly
+├── NodeNotReady                     a wait had its deadline
+├── TransferRefused                  wrong digest, disk full
+├── InvalidCertificate (ValueError)  a certificate, key or request that cannot be used
+├── BuildxFailed                     the buildx command ended badly
+└── StackFailed                      the Pulumi engine ended badly
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ class NodeUnreachable(BuilderError, ConnectionError):
     """No SSH connection within its deadline."""
 
 
+class LoginRefused(BuilderError, PermissionError):
+    """The machine answered SSH but does not accept the key."""
+
+
 class HostKeyMismatch(BuilderError):
     """The machine at the node's address shows a host key that is not on record; contact is refused."""
 
@@ -73,6 +79,10 @@ class NodeNotReady(BuilderError, TimeoutError):
 
 class TransferRefused(BuilderError):
     """A file did not reach the node whole."""
+
+
+class InvalidCertificate(BuilderError, ValueError):
+    """A certificate, a key or a signing request that cannot be read or must not be used."""
 
 
 class BuildxFailed(BuilderError):
