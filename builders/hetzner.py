@@ -18,7 +18,7 @@ from builders.placement import Offer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-TOKEN_HINT = "set a read and write token of the Hetzner project: pulumi config set --secret hcloud:token"
+READ_WRITE_HINT = "set a read and write token of the Hetzner project: pulumi config set --secret hcloud:token"
 PUBLIC_ENDPOINT = "https://api.hetzner.cloud/v1"
 STOCK_CODES = frozenset({"resource_unavailable", "placement_error"})  # changelog: sold out, no room in a spread group
 
@@ -59,7 +59,7 @@ class Hetzner:
 
     def __init__(self, token: str, endpoint: str | None = None) -> None:
         if not token:
-            raise TokenRejected("hcloud:token: not set", code="unauthorized", hint=TOKEN_HINT)
+            raise TokenRejected("hcloud:token: not set", code="unauthorized", hint=READ_WRITE_HINT)
         self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
         self._client = Client(
             token=token, api_endpoint=self._endpoint, application_name="slipway", poll_interval=0.5, timeout=30
@@ -124,7 +124,7 @@ class Hetzner:
         except APIException as error:
             code, message = str(error.code), f"Hetzner API {self._endpoint}: {error}"
             if code in {"unauthorized", "forbidden", "token_readonly"}:
-                raise TokenRejected(message, code=code, hint=TOKEN_HINT) from error
+                raise TokenRejected(message, code=code, hint=READ_WRITE_HINT) from error
             raise CloudRefused(message, code=code) from error
         except HCloudException as error:
             raise CloudRefused(f"Hetzner API {self._endpoint}: {error}", code="action_failed") from error

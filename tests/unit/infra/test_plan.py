@@ -1,0 +1,147 @@
+"""infra.plan: from settings and what exists to what shall exist."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from builders.errors import InvalidSetting, OutOfStock
+from builders.hetzner import Cloud, Kept
+from builders.placement import Offer
+from builders.platforms import Platform
+from infra import plan
+from infra.settings import BuilderSetting, Settings
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+ARM, AMD = Platform("linux", "arm64"), Platform("linux", "amd64")
+
+
+def _offer(server_type, location, *, available=True):
+    return Offer(
+        server_type=server_type,
+        architecture="arm" if server_type.startswith("cax") else "x86",
+        cores=2,
+        memory_gb=4,
+        disk_gb=40,
+        location=location,
+        available=available,
+        orderable=True,
+        price_hourly=Decimal("0.01"),
+        price_monthly=Decimal("6.24"),
+    )
+
+
+OFFERS = tuple(_offer(each, place) for each in ("cax11", "cx23") for place in ("fsn1", "hel1"))
+
+
+def _settings(*counts):
+    entries = [("arm64", ARM, "cax11"), ("amd64", AMD, "cx23")]
+    return Settings(
+        builders=tuple(
+            BuilderSetting(name=name, platform=platform, types=(type_,), locations=("fsn1", "hel1"), count=count)
+            for (name, platform, type_), count in zip(entries, counts, strict=False)
+        ),
+        address="keep",
+        allowed_cidrs=(),
+        protect=True,
+        image="debian-12",
+        buildkit_version="v0.32.2",
+        tarballs={},
+        snapshotter="auto",
+        cache_keep_days=60,
+        reachable_private_cidrs=(),
+        registries=(),
+        max_price_hourly=None,
+        builder_name=None,
+    )
+
+
+def _kept(kind, name, location, *, age=timedelta(days=1), server_type=None):
+    return Kept(kind=kind, id=1, name=name, location=location, server_type=server_type, created=NOW - age, labels={})
+
+
+def _plan(settings, *existing, offers=OFFERS):
+    cloud = Cloud(offers=offers, existing=existing)
+    return plan.make(settings, project="slipway", stack="dev", cloud=cloud, refusals=(), now=NOW)
+
+
+def test_every_slot_of_a_builder_is_a_node_with_a_name_of_its_own():
+    """count 2 makes two servers, whose names tell project, stack, builder and slot."""
+    made = _plan(_settings(2, 1))
+
+    assert [(node.name, node.server_name, node.server_type, node.location) for node in made.nodes] == [
+        ("arm64-1", "slipway-dev-arm64-1", "cax11", "fsn1"),
+        ("arm64-2", "slipway-dev-arm64-2", "cax11", "fsn1"),
+        ("amd64-1", "slipway-dev-amd64-1", "cx23", "fsn1"),
+    ]
+    assert made.labels == {"managed-by": "slipway", "slipway-stack": "dev"}
+
+
+def test_a_server_that_exists_stays_where_and_what_it_is():
+    """Neither an empty stock nor another ladder moves it."""
+    server = _kept("server", "slipway-dev-arm64-1", "nbg1", server_type="cax41")
+
+    node = _plan(_settings(1), server, offers=()).nodes[0]
+
+    assert (node.server_type, node.location, node.exists) == ("cax41", "nbg1", True)
+
+
+def test_a_kept_address_binds_a_new_server_to_its_location():
+    """Between releases only the address is left; the next server goes where it is."""
+    node = _plan(_settings(1), _kept("primary_ip", "slipway-dev-arm64-1-ipv4", "hel1")).nodes[0]
+
+    assert (node.location, node.exists, node.address_moves) == ("hel1", False, False)
+
+
+def test_an_old_address_is_never_given_up_for_stock_elsewhere():
+    """Colleagues hold it; the plan fails instead."""
+    address = _kept("primary_ip", "slipway-dev-arm64-1-ipv6", "hel1")
+    offers = (_offer("cax11", "hel1", available=False), _offer("cax11", "fsn1"))
+
+    with pytest.raises(OutOfStock, match=r"cax11 in fsn1 is not where its kept address is \(hel1\)"):
+        _plan(_settings(1), address, offers=offers)
+
+
+def test_an_address_of_a_refused_order_moves_with_the_next_rung():
+    """Made minutes ago for a server that was refused, it was never handed out."""
+    address = _kept("primary_ip", "slipway-dev-arm64-1-ipv4", "hel1", age=timedelta(minutes=5))
+    offers = (_offer("cax11", "hel1", available=False), _offer("cax11", "fsn1"))
+
+    node = _plan(_settings(1), address, offers=offers).nodes[0]
+
+    assert (node.location, node.address_moves) == ("fsn1", True)
+
+
+def test_shortages_of_several_builders_are_told_together():
+    """One run tells all that is missing, a line each."""
+    offers = tuple(replace(offer, available=False) for offer in OFFERS)
+
+    with pytest.raises(OutOfStock) as caught:
+        _plan(_settings(1, 1), offers=offers)
+
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["builder arm64", "builder amd64"]
+
+
+def test_a_bad_name_outweighs_a_shortage():
+    """What waiting cannot cure comes first."""
+    settings = replace(_settings(1, 1), builders=(replace(_settings(1).builders[0], types=("cax99",)),))
+
+    with pytest.raises(InvalidSetting, match="unknown server type 'cax99'"):
+        _plan(settings)
+
+
+def test_the_kth_node_of_every_platform_makes_the_kth_builder():
+    """buildx takes one node per pinned platform, so two ARM64 nodes need two builders, which share the AMD64 node."""
+    assert _plan(_settings(2, 1)).registrations == {
+        "slipway-dev": ("amd64-1", "arm64-1"),
+        "slipway-dev-2": ("amd64-1", "arm64-2"),
+    }
+
+
+def test_the_builder_has_the_name_that_the_stack_sets():
+    """slipway:builderName replaces slipway-<stack>."""
+    made = _plan(replace(_settings(1), builder_name="team"))
+
+    assert json.dumps(dict(made.registrations)) == '{"team": ["arm64-1"]}'

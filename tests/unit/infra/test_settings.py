@@ -1,0 +1,148 @@
+"""infra.settings: what a user writes, and what they are told when it cannot be used."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from builders.errors import InvalidSetting
+from builders.platforms import Platform
+from infra import settings
+
+ROOT = Path(__file__).parents[3]
+
+
+def _defaults():
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    return {
+        key: value["default"] if isinstance(value["default"], str) else json.dumps(value["default"])
+        for key, value in declared.items()
+    }
+
+
+def _parse(**changes):
+    return settings.parse({**_defaults(), **{f"slipway:{key}": value for key, value in changes.items()}})
+
+
+def _problems(**changes):
+    with pytest.raises(InvalidSetting) as caught:
+        _parse(**changes)
+    return str(caught.value).splitlines()
+
+
+def _builder(**changes):
+    entry = {"name": "arm64", "platform": "linux/arm64", "types": ["cax21"], "locations": ["fsn1"], **changes}
+    return json.dumps([entry])
+
+
+def test_defaults_of_the_project_file_make_one_builder_for_each_platform():
+    """Pulumi.yaml's defaults are one linux/arm64 and one linux/amd64 builder, kept addresses, protected."""
+    parsed = _parse()
+
+    assert [(each.name, str(each.platform), each.count) for each in parsed.builders] == [
+        ("arm64", "linux/arm64", 1),
+        ("amd64", "linux/amd64", 1),
+    ]
+    assert parsed.builders[0].types == ("cax21", "cax31", "cax11")
+    assert parsed.address == "keep"
+    assert parsed.protect is True
+    assert parsed.max_price_hourly is None
+    assert parsed.tarballs[Platform("linux", "arm64")].sha256.startswith("9e8f46bf309ec0ab")
+
+
+def test_settings_of_other_namespaces_are_left_alone():
+    """A key of another package is none of ours."""
+    assert settings.parse({**_defaults(), "hcloud:token": "x"}) == _parse()
+
+
+def test_every_problem_is_told_at_once():
+    """Two bad settings are two lines, so that they are mended in one go."""
+    assert _problems(address="kept", snapshotter="zfs") == [
+        "slipway:address: 'kept' is not one of keep, ipv6, ephemeral",
+        "slipway:snapshotter: 'zfs' is not one of auto, overlayfs, native",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"adress": "keep"}, "slipway:adress: unknown setting, did you mean 'address'?"),
+        ({"protect": "yes"}, "slipway:protect: 'yes' is neither true nor false"),
+        ({"cacheKeepDays": "0"}, "slipway:cacheKeepDays: '0' is not a whole number from 1 to 3650"),
+        ({"maxPriceHourly": "cheap"}, "slipway:maxPriceHourly: 'cheap' is not a price per hour, for example 0.05"),
+        ({"maxPriceHourly": "-1"}, "slipway:maxPriceHourly: '-1' is not a price per hour, for example 0.05"),
+        (
+            {"allowedCidrs": '["10.0.0.1/8"]'},
+            "slipway:allowedCidrs: '10.0.0.1/8' is no network: 10.0.0.1/8 has host bits set",
+        ),
+        (
+            {"allowedCidrs": "10.0.0.0/8"},
+            "slipway:allowedCidrs: '10.0.0.0/8' is not a list, for example [\"203.0.113.0/24\"]",
+        ),
+        ({"builders": "[]"}, "slipway:builders: the list is empty, name at least one builder"),
+        (
+            {"builders": _builder(count=0)},
+            "slipway:builders: builder arm64: count 0 is not a whole number from 1 to 20",
+        ),
+        (
+            {"builders": _builder(count=500)},
+            "slipway:builders: builder arm64: count 500 is not a whole number from 1 to 20",
+        ),
+        (
+            {"builders": _builder(platform="linux/riscv64")},
+            "slipway:builders: platform 'linux/riscv64': no Hetzner server runs it natively, "
+            "use linux/amd64 or linux/arm64",
+        ),
+        (
+            {"builders": _builder(type=["cax21"])},
+            "slipway:builders: entry 1: unknown field 'type', did you mean 'types'?",
+        ),
+        (
+            {"builders": _builder(name="ARM")},
+            "slipway:builders: 'ARM' is no name: small letters, digits and dashes, at most 32, a letter first",
+        ),
+        (
+            {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": "https://example.com/x"}}}'},
+            "slipway:buildkit: tarballs: linux/arm64: a URL needs its sha256, so that nothing else is installed",
+        ),
+        (
+            {"registries": '[{"host": "r.example.com", "ca": "no"}]'},
+            "slipway:registries: entry 1: ca of r.example.com is not a PEM certificate",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named_with_what_to_do(changes, line):
+    """The line names the setting, the value and what would do."""
+    assert line in _problems(**changes)
+
+
+def test_a_builder_needs_a_tarball_for_its_platform():
+    """A release for one platform does not serve a builder of the other."""
+    amd64 = json.dumps({"version": "v1", "tarballs": {"linux/amd64": {"source": "/x.tar.gz"}}})
+
+    assert _problems(builders=_builder(), buildkit=amd64) == [
+        "slipway:buildkit: no tarball for linux/arm64, which builder arm64 runs on"
+    ]
+
+
+def test_two_builders_need_two_names():
+    """Names of servers derive from them."""
+    twice = json.dumps(json.loads(_builder()) * 2)
+
+    assert _problems(builders=twice) == ["slipway:builders: name 'arm64' is given twice, names must differ"]
+
+
+def test_a_price_ceiling_is_an_exact_number():
+    """0.02 is a decimal, not a binary fraction."""
+    assert _parse(maxPriceHourly="0.02").max_price_hourly == Decimal("0.02")
+
+
+def test_a_local_tarball_needs_no_digest():
+    """A file on the operator's machine is hashed when it is used."""
+    local = json.dumps({"version": "v1", "tarballs": {"linux/arm64": {"source": "~/buildkit.tar.gz"}}})
+
+    tarball = _parse(builders=_builder(), buildkit=local).tarballs[Platform("linux", "arm64")]
+
+    assert (tarball.source, tarball.sha256, tarball.is_url) == ("~/buildkit.tar.gz", "", False)
