@@ -165,6 +165,7 @@ def connect(
         remaining_s = deadline_s - (time.monotonic() - started)
         try:
             transport = _dial(address, port, min(_DIAL_TIMEOUT_S, max(remaining_s, 0.1)))
+            transport.banner_timeout = transport.auth_timeout = min(_HANDSHAKE_TIMEOUT_S, max(remaining_s, 1.0))
             return _log_in(transport, node, user=user, accepted=accepted, login=login)
         except Exception as error:
             failure = _translate(error, node)
@@ -202,8 +203,7 @@ def _log_in(
     """Check who answers, then say who we are; a failed attempt leaves no socket and no thread behind."""
     try:
         _prefer(transport.get_security_options(), [kind for kind, _ in accepted])
-        transport.banner_timeout = transport.auth_timeout = _HANDSHAKE_TIMEOUT_S
-        transport.start_client(timeout=_HANDSHAKE_TIMEOUT_S)
+        transport.start_client(timeout=transport.banner_timeout)
         _check_host_key(transport.get_remote_server_key(), accepted, node)
         _check_login(transport.auth_publickey(user, login), node)
         transport.set_keepalive(15)
