@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class MachineFailed(Exception):  # noqa: N818 - a fact about a machine, in the words of the failed action
+class MachineFailed(Exception):
     """A machine could not do what was asked; `str(exc)` is the reason that the failed action shows."""
 
 
@@ -66,8 +66,10 @@ class Hypervisor(Protocol):
     """Runs machines; every method is idempotent and raises `MachineFailed` with a reason fit for the user."""
 
     async def start(self, spec: MachineSpec) -> None:
-        """Make the disk if there is none and boot; done when PID 1 runs. A machine that runs already takes over the
-        private addresses of `spec` and is otherwise left alone."""
+        """Make the disk if there is none and boot; done when PID 1 runs.
+
+        A machine that runs already takes over the private addresses of `spec` and is otherwise left alone.
+        """
 
     async def stop(self, machine_id: int, *, graceful: bool) -> None:
         """Switch off, keeping the disk: graceful asks the machine and waits, otherwise the power is cut."""
@@ -84,14 +86,15 @@ class Hypervisor(Protocol):
     async def set_firewall(self, machine_id: int, rules: tuple[FirewallRule, ...] | None) -> None:
         """Replace the rules enforced outside the machine; None means that no firewall applies (all is let through).
 
-        May come before the machine's first start; must hold from the first packet on.
+        Inbound lets nothing through but what a rule allows; outbound is open until the first outbound rule. May come
+        before the machine's first start; must hold from the first packet on.
         """
 
     async def running(self, machine_id: int) -> bool:
         """Tell whether the machine runs now."""
 
     async def close(self) -> None:
-        """The API server ends; the machines may run on."""
+        """Let go: the API server ends; the machines may run on."""
 
 
 @dataclass(slots=True)
