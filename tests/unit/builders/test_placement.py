@@ -91,7 +91,7 @@ def test_nothing_to_be_had_tells_why_each_rung_fell_out():
 @pytest.mark.parametrize(
     ("types", "locations", "line"),
     [
-        (("cax1",), ("fsn1",), "builder arm64: unknown server type 'cax1', did you mean 'cax11'?"),
+        (("cax111",), ("fsn1",), "builder arm64: unknown server type 'cax111', did you mean 'cax11'?"),
         (
             ("cx33",),
             ("fsn1",),

@@ -1,0 +1,109 @@
+"""The house rules: who may import whom, and that each outside library has one door."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A package's row names the packages of ours that it may import. Nobody imports infra or tests.
+LAYERS = {
+    "infra": {"infra", "builders"},
+    "builders": {"builders", "scripts.registry"},
+    "scripts.registry": {"scripts.registry"},
+    "scripts.localcloud": {"scripts.localcloud"},  # a double that shares code with what it tests proves nothing
+    "scripts.toolchain": {"scripts.toolchain"},
+}
+
+# An outside library and the modules that may import it: its door. Values imported for types alone do not count.
+DOORS = {
+    "paramiko": {"builders.ssh"},
+    "cryptography": {"builders.certificates"},
+    "grpc": {"builders.health", "scripts.toolchain.plugins"},
+    "grpc_health": {"builders.health"},
+    "hcloud": {"builders.hetzner", "scripts.toolchain.plugins.hcloud"},
+    "pulumi_hcloud": {"infra.components"},
+    "pulumi.automation": {"builders.stack"},
+    "pulumi": {"infra", "builders.stack", "scripts.toolchain.plugins"},
+    "platformdirs": {"builders.credentials", "builders.refusals"},
+}
+
+# Modules of values and decisions: no socket, file, clock, process, environment or random in them.
+PURE = {
+    "infra.settings", "infra.plan", "infra.cloudinit",
+    "builders.errors", "builders.platforms", "builders.inventory", "builders.placement",
+}  # fmt: skip
+IMPURE = {
+    "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",
+    "subprocess", "tempfile", "threading", "time", "urllib", "pulumi", "httpx", *DOORS,
+}  # fmt: skip
+
+
+def _modules():
+    for package in ("infra", "builders", "scripts"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            yield name, ast.parse(path.read_text())
+
+
+MODULES = dict(_modules())
+
+
+def _imports(tree, *, types=True):
+    """Yield every imported module, those inside functions too; `types=False` leaves out TYPE_CHECKING blocks."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
+            pending += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+        pending += ast.iter_child_nodes(node)
+
+
+def _within(name, packages):
+    return any(name == each or name.startswith(f"{each}.") for each in packages)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_one_way(name):
+    """infra → builders → scripts.registry; the local cloud and the toolchain share nothing with them."""
+    layer = next((layer for layer in LAYERS if _within(name, [layer])), None)
+    if layer is None:
+        assert name == "scripts", f"{name} belongs to no layer: add it to LAYERS"
+        return
+    ours = {each for each in _imports(MODULES[name]) if _within(each, ["infra", "builders", "scripts", "tests"])}
+
+    assert {each for each in ours if not _within(each, LAYERS[layer]) and each != "scripts"} == set()
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_each_outside_library_has_one_door(library):
+    """Whoever wants to know how a library is used, or to change it, has one place to read."""
+    users = {name for name, tree in MODULES.items() if _within_any(_imports(tree, types=False), library)}
+
+    assert {name for name in users if not _within(name, DOORS[library])} == set()
+
+
+def _within_any(imports, library):
+    return any(_within(each, [library]) for each in imports)
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_do_no_io(name):
+    """Time, randomness and answers from outside arrive as arguments."""
+    assert {each for each in _imports(MODULES[name], types=False) if _within(each, IMPURE)} == set()
+
+
+@pytest.mark.parametrize("package", ["infra", "scripts"])
+def test_no_module_hides_one_of_the_standard_library(package):
+    """`main: infra` puts that folder first on the path, so a file platform.py in it would be the standard library's."""
+    names = {path.stem for path in (ROOT / package).glob("*.py")}
+
+    assert names & sys.stdlib_module_names == set()
