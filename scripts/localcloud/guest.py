@@ -1,0 +1,95 @@
+"""What a machine's disk gets before its first boot, on top of the base image; pure.
+
+The seed is what a cloud image finds at Hetzner: the user's data untouched, the keys for root. The rest makes a Debian fit for
+life in a container: units that would touch the host's kernel are masked, and control groups become writable for runc.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from scripts.localcloud.hypervisor import MachineSpec
+
+_UNITS = "etc/systemd/system"
+
+MASKED = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "kmod-static-nodes.service",
+    "man-db.timer",
+    "modprobe@.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "proc-sys-fs-binfmt_misc.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
+    "systemd-modules-load.service",
+    "systemd-networkd-wait-online.service",
+    "systemd-networkd.service",
+    "systemd-networkd.socket",
+    "systemd-resolved.service",
+    "systemd-timesyncd.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd.service",
+)
+"""Units that would act on the host's kernel, clock or devices, wait for what is not here, or cost a boot its time."""
+
+_CONTAINERS_UNIT = """\
+[Unit]
+Description=Let this machine run containers
+DefaultDependencies=no
+Before=sysinit.target
+
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'for group in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$group" || true; done; [ -e /dev/kmsg ] || ln -s null /dev/kmsg'
+"""
+
+_CLOUD_CONFIG = {
+    "datasource_list": ["NoCloud", "None"],
+    "network": {"config": "disabled"},  # addresses are set from outside, as the machine's namespace is made
+    "users": [],
+    "disable_root": False,
+    "locale": "C.UTF-8",
+    "growpart": {"mode": "off"},
+    "resize_rootfs": False,
+    "apt_preserve_sources_list": True,
+}
+
+
+def render_files(spec: MachineSpec) -> Mapping[str, str]:
+    """Render the files of a fresh disk: path below the root → text."""
+    seed = "var/lib/cloud/seed/nocloud"
+    meta_data = {"instance-id": str(spec.id), "local-hostname": spec.name, "public-keys": list(spec.ssh_keys)}
+    return {
+        f"{seed}/user-data": spec.user_data,
+        f"{seed}/meta-data": json.dumps(meta_data),
+        "etc/cloud/cloud.cfg.d/90-localcloud.cfg": json.dumps(_CLOUD_CONFIG),
+        "etc/hostname": f"{spec.name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {spec.name}\n::1 localhost ip6-localhost ip6-loopback\n",
+        "etc/machine-id": "uninitialized\n",
+        "etc/resolv.conf": "# There is no name server in the local cloud.\n",
+        f"{_UNITS}/localcloud-containers.service": _CONTAINERS_UNIT,
+        # The distribution's own values are for the whole kernel, which is the host's.
+        "etc/sysctl.d/50-default.conf": "",
+        "etc/sysctl.d/50-pid-max.conf": "",
+    }
+
+
+def render_links() -> Mapping[str, str]:
+    """Render the symbolic links of a fresh disk: path below the root → target."""
+    return {
+        f"{_UNITS}/sysinit.target.wants/localcloud-containers.service": "../localcloud-containers.service",
+        **{f"{_UNITS}/{unit}": "/dev/null" for unit in MASKED},
+    }

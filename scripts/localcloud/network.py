@@ -1,0 +1,256 @@
+"""The cloud's network on this host: a hub namespace that routes between machines, the host and test hosts.
+
+Every machine has a network namespace of its own and a veth pair to the hub, which is its gateway as at Hetzner: 172.31.1.1 and
+fe80::1. The hub has no route to anything but these, so nothing leaves the host. A private network is one more namespace
+that routes between its members only. All names begin with `slipway-`, which is how `remove` finds them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import zlib
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.localcloud.commands import CommandFailed, ip, nft, run
+from scripts.localcloud.firewall import HUB as HUB_RULES
+from scripts.localcloud.firewall import interface_of, render_firewall
+
+if TYPE_CHECKING:
+    from scripts.localcloud.hypervisor import FirewallRule, MachineSpec, PrivateAddress
+
+PREFIX = "slipway-"
+HUB = f"{PREFIX}hub"
+HOST_LINK = f"{PREFIX}host"
+IPV4 = IPv4Network("198.51.100.0/24")
+IPV6 = IPv6Network("2001:db8:51::/48")
+HOST_IPV4, HOST_IPV6 = "198.51.100.1", "2001:db8:51::1"
+GATEWAY_IPV4, GATEWAY_IPV6 = "172.31.1.1", "fe80::1"
+METADATA_IPV4 = "169.254.169.254"
+TEST_HOSTS = range(2, 10)
+NAMESPACES = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
+_FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")
+_private_networks = threading.Lock()
+
+
+def namespace_of(machine_id: int) -> str:
+    """Name a machine's network namespace."""
+    return f"{PREFIX}server-{machine_id}"
+
+
+def namespaces() -> list[str]:
+    """List the network namespaces that are ours."""
+    return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*")) if NAMESPACES.is_dir() else []
+
+
+def ranges_in_use() -> str | None:
+    """Say which of our ranges another interface of this host already holds, if one does."""
+    for family, ours in (("-4", IPV4), ("-6", IPV6)):
+        for route in json.loads(run("ip", "-j", family, "route", "show", "table", "all") or "[]"):
+            if route.get("dst", "default") == "default" or route.get("dev") in (None, HOST_LINK, "lo"):
+                continue
+            if ip_network(route["dst"], strict=False).overlaps(ours):
+                return f"{ours} is in use on this host: {route['dst']} on {route['dev']}"
+    return None
+
+
+def open_hub() -> None:
+    """Make the hub, its rules and the host's link to it; what is there already is kept."""
+    if HUB not in namespaces():
+        run("ip", "netns", "add", HUB)
+    run("nsenter", f"--net={NAMESPACES / HUB}", "sysctl", "-qw", *_FORWARDING)
+    if not (Path("/sys/class/net") / HOST_LINK).exists():
+        ip([f"link add {HOST_LINK} type veth peer name host netns {HUB}"])
+    ip(
+        [
+            "link set lo up",
+            f"addr replace {METADATA_IPV4}/32 dev lo",
+            *_gateway_side("host", HOST_IPV4, f"{HOST_IPV6}/128"),
+        ],
+        namespace=HUB,
+    )
+    ip(
+        [
+            f"addr replace {HOST_IPV4}/32 dev {HOST_LINK}",
+            f"addr replace {HOST_IPV6}/128 dev {HOST_LINK} nodad",
+            f"link set {HOST_LINK} up",
+            f"route replace {IPV4} via {GATEWAY_IPV4} dev {HOST_LINK} onlink src {HOST_IPV4}",
+            f"route replace {IPV6} via {GATEWAY_IPV6} dev {HOST_LINK} src {HOST_IPV6}",
+        ]
+    )
+    nft(HUB_RULES, namespace=HUB)
+
+
+def metadata_socket() -> socket.socket:
+    """Open the listening socket at 169.254.169.254:80 inside the hub; nothing outside the hub can reach it."""
+    result: list[socket.socket | OSError] = []
+
+    def listen() -> None:
+        # A thread has a network namespace of its own, and a socket keeps the one it was made in.
+        try:
+            with (NAMESPACES / HUB).open() as hub:
+                if ctypes.CDLL(None, use_errno=True).setns(hub.fileno(), _CLONE_NEWNET):
+                    code = ctypes.get_errno()
+                    raise OSError(code, os.strerror(code))  # noqa: TRY301
+            server = socket.create_server((METADATA_IPV4, 80), backlog=128)
+            server.setblocking(False)
+            result.append(server)
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    if isinstance(result[0], OSError):
+        raise result[0]
+    return result[0]
+
+
+def attach(spec: MachineSpec) -> None:
+    """Make a machine's namespace afresh, with its public addresses and private networks."""
+    detach(spec.id)
+    _join(namespace_of(spec.id), interface_of(spec.id), spec.ipv4, spec.ipv6_network)
+    sync_private(spec)
+
+
+def detach(machine_id: int) -> None:
+    """Remove a machine's namespace and links; its firewall rules stay."""
+    ip([f"link del {interface_of(machine_id)}"], namespace=HUB, force=True)
+    ip([f"netns del {namespace_of(machine_id)}"], force=True)
+
+
+def set_firewall(machine_id: int, rules: tuple[FirewallRule, ...] | None) -> None:
+    """Replace a machine's rules in one transaction."""
+    nft(render_firewall(machine_id, rules), namespace=HUB)
+
+
+def sync_private(spec: MachineSpec) -> None:
+    """Give a machine exactly the private addresses of `spec`; interfaces that stay as they are keep their traffic."""
+    namespace = namespace_of(spec.id)
+    links = json.loads(run("ip", "-n", namespace, "-j", "link", "show", "type", "veth") or "[]")
+    present = {link.get("ifalias", ""): link["ifname"] for link in links if link["ifname"] != "eth0"}
+    wanted = {f"{one.network} {one.ip} {' '.join(one.alias_ips)}".strip(): one for one in spec.private_addresses}
+    gone = [name for alias, name in present.items() if alias not in wanted]
+    if gone:
+        ip([f"link del {name}" for name in gone], namespace=namespace)
+    free = (f"eth{slot}" for slot in range(1, 100) if f"eth{slot}" not in set(present.values()) - set(gone))
+    for alias, address in wanted.items():
+        if alias not in present:
+            _join_private(spec.id, next(free), alias, address)
+
+
+def add_host(name: str, ipv4: str, also: tuple[str, ...] = ()) -> str:
+    """Make the namespace of a test host, or bring it up to date; returns the namespace's name.
+
+    Its IPv6 address ends in the digits of its IPv4 address; the addresses of `also` are its own too, and routed to it.
+    """
+    namespace, link = f"{PREFIX}{name}", f"h-{name}"
+    number = IPv4Address(ipv4).packed[3]
+    ipv6 = f"2001:db8:51::{number}"
+    if namespace not in namespaces():
+        _join(namespace, link, ipv4, f"{ipv6}/128")
+    for interface in (IPv4Interface(text) for text in also):
+        ip([f"addr replace {interface.ip}/32 dev eth0"], namespace=namespace)
+        ip([f"route replace {interface.ip}/32 dev {link}"], namespace=HUB)
+    return namespace
+
+
+def remove() -> None:
+    """Remove every namespace and link of ours, and end what still runs inside; done when nothing is left."""
+    for namespace in namespaces():
+        _end_processes(namespace)
+    ip([f"netns del {namespace}" for namespace in namespaces()], force=True)
+    ip([f"link del {HOST_LINK}"], force=True)
+    # The kernel takes a namespace and its links down in the background.
+    deadline = time.monotonic() + 5
+    while (Path("/sys/class/net") / HOST_LINK).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _join(namespace: str, link: str, ipv4: str | None, ipv6: str | None) -> None:
+    """Make a namespace and connect it to the hub; `ipv6` is a /64 (the first address is taken) or one address."""
+    ip([f"netns add {namespace}", f"link add {link} netns {HUB} type veth peer name eth0 netns {namespace}"])
+    ip(_gateway_side(link, ipv4, ipv6), namespace=HUB)
+    lines = ["link set lo up"]
+    if ipv4:
+        lines.append(f"addr add {ipv4}/32 dev eth0")
+    if ipv6:
+        network = IPv6Network(ipv6)
+        first = network[1] if network.prefixlen < 128 else network[0]
+        lines.append(f"addr add {first}/{network.prefixlen} dev eth0 nodad")
+    lines.append("link set eth0 up")
+    if ipv4:
+        lines += [f"route add {GATEWAY_IPV4} dev eth0", f"route add default via {GATEWAY_IPV4} dev eth0"]
+    if ipv6:
+        lines.append(f"route add default via {GATEWAY_IPV6} dev eth0")
+    ip(lines, namespace=namespace)
+
+
+def _gateway_side(link: str, ipv4: str | None, ipv6: str | None) -> list[str]:
+    return [
+        f"addr replace {GATEWAY_IPV4}/32 dev {link}",
+        f"addr replace {GATEWAY_IPV6}/64 dev {link} nodad",
+        f"link set {link} up",
+        *([f"route replace {ipv4}/32 dev {link}"] if ipv4 else []),
+        *([f"route replace {ipv6} dev {link}"] if ipv6 else []),
+    ]
+
+
+def _join_private(machine_id: int, name: str, alias: str, address: PrivateAddress) -> None:
+    network = IPv4Network(address.network)
+    router = f"{PREFIX}net-{zlib.crc32(address.network.encode()):08x}"
+    with _private_networks:
+        if router not in namespaces():
+            ip([f"netns add {router}"])
+            run("nsenter", f"--net={NAMESPACES / router}", "sysctl", "-qw", *_FORWARDING)
+    namespace, link, gateway = namespace_of(machine_id), f"p{machine_id}", network[1]
+    ip([f"link del {link}"], namespace=router, force=True)
+    ip([f"link add {link} netns {router} type veth peer name {name} netns {namespace}"])
+    ip(
+        [
+            f"addr add {gateway}/32 dev {link}",
+            f"link set {link} up",
+            *(f"route replace {one}/32 dev {link}" for one in (address.ip, *address.alias_ips)),
+        ],
+        namespace=router,
+    )
+    ip(
+        [
+            f'link set {name} alias "{alias}"',
+            f"addr add {address.ip}/32 dev {name}",
+            f"link set {name} up",
+            f"route add {gateway} dev {name}",
+            f"route add {network} via {gateway} dev {name}",
+        ],
+        namespace=namespace,
+    )
+
+
+def _end_processes(namespace: str) -> None:
+    """End the processes that live in one of our namespaces, politely for two seconds."""
+    for signal_number, patience_s in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+        deadline = time.monotonic() + patience_s
+        pids = _pids(namespace)
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal_number)
+        while pids and time.monotonic() < deadline:
+            time.sleep(0.02)
+            pids = _pids(namespace)
+        if not pids:
+            return
+
+
+def _pids(namespace: str) -> list[int]:
+    with suppress(CommandFailed):
+        return [int(pid) for pid in run("ip", "netns", "pids", namespace).split()]
+    return []
