@@ -1,0 +1,1 @@
+"""Pulumi plugins that stand in where the vendor's cannot be downloaded."""

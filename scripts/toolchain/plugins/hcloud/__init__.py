@@ -1,0 +1,1 @@
+"""`pulumi-resource-hcloud`: stands in for the vendor's Hetzner Cloud provider where that cannot be downloaded."""
