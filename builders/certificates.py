@@ -96,6 +96,11 @@ def issued_by(certificate: str, authority_certificate: str) -> bool:
     return True
 
 
+def is_pair(leaf: Leaf) -> bool:
+    """Tell whether the key belongs to the certificate."""
+    return _load_key(leaf.key).public_key() == _load(leaf.certificate).public_key()
+
+
 def matches(certificate: str, *, name: str, addresses: Sequence[str]) -> bool:
     """Tell whether a server certificate speaks for exactly this name and these addresses."""
     try:
@@ -218,7 +223,7 @@ def _load_key(key: str) -> ec.EllipticCurvePrivateKey:
     try:
         loaded = serialization.load_pem_private_key(key.encode(), password=None)
     except (ValueError, TypeError) as error:
-        raise InvalidCertificate("the key of the stack's authority cannot be read") from error
+        raise InvalidCertificate("this is not an unencrypted private key in PEM form") from error
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-        raise InvalidCertificate("the key of the stack's authority is not an EC key")
+        raise InvalidCertificate("this private key is not an EC key")
     return loaded
