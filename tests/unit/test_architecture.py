@@ -27,7 +27,6 @@ DOORS = {
     "pulumi_hcloud": {"infra.components"},
     "pulumi.automation": {"builders.stack"},
     "pulumi": {"infra", "builders.stack", "scripts.toolchain.plugins"},
-    "platformdirs": {"builders.credentials", "builders.refusals"},
 }
 
 # Modules of values and decisions: no socket, file, clock, process, environment or random in them.
