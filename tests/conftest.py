@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def localcloud():
-    """A local cloud without machines in this process: `.endpoint`, `.token` (64 characters), `.control`.
+    """Start a local cloud without machines in this process: `.endpoint`, `.token` (64 characters), `.control`.
 
     Faults, stock, clock and the request history are set and read at `.control` (scripts/localcloud/README.md).
     """

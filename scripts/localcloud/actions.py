@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from scripts.localcloud.errors import ApiError
 from scripts.localcloud.hypervisor import MachineFailed
 from scripts.localcloud.records import Action, Failure, Resource
 
@@ -24,7 +25,7 @@ KEPT_ACTIONS = 2000
 log = logging.getLogger(__name__)
 
 
-class ActionFailed(Exception):  # noqa: N818
+class ActionFailed(Exception):
     """An action cannot be carried out."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -148,7 +149,7 @@ class Actions:
         work = self.work[action.command]
         try:
             await self._carry_out(action, work)
-        except (MachineFailed, ActionFailed) as exc:
+        except (MachineFailed, ActionFailed, ApiError) as exc:
             await self._fail(action, work, getattr(exc, "code", "action_failed"), str(exc))
         except Exception as exc:
             log.exception("action %s %s", action.id, action.command)
@@ -179,8 +180,11 @@ class Actions:
             self._finish(action, None)
 
     async def _fail(self, action: Action, work: Work, code: str, message: str) -> None:
-        if work.undo:
-            await work.undo(self.cloud, action)
+        try:
+            if work.undo:
+                await work.undo(self.cloud, action)
+        except MachineFailed as exc:
+            message = f"{message}; then: {exc}"
         with self.cloud.store.transaction():
             self._finish(action, Failure(code=code, message=message))
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from scripts.localcloud import catalog, metadata, records
@@ -16,7 +15,7 @@ from scripts.localcloud.clock import Clock
 from scripts.localcloud.errors import ApiError, limit_exceeded, not_found
 from scripts.localcloud.faults import Faults
 from scripts.localcloud.history import History
-from scripts.localcloud.hypervisor import FirewallRule, MachineSpec, PrivateAddress
+from scripts.localcloud.hypervisor import FirewallRule, MachineFailed, MachineSpec, PrivateAddress
 from scripts.localcloud.labels import selects
 from scripts.localcloud.ratelimit import RateLimit
 from scripts.localcloud.store import CLOCK, Record, Store
@@ -24,6 +23,7 @@ from scripts.localcloud.store import CLOCK, Record, Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from datetime import datetime
+    from decimal import Decimal
 
     from scripts.localcloud.actions import Work
     from scripts.localcloud.hypervisor import Hypervisor
@@ -175,12 +175,19 @@ class Cloud:
 
     async def push_firewalls(self) -> None:
         """Bring the rules of every server into force where they have changed."""
+        for server in self.store.all(records.Server):
+            await self.push_firewall(server.id)
+
+    async def push_firewall(self, number: int) -> None:
+        """Bring the rules of one server into force; one that is being deleted has none any more."""
         async with self._pushing:
-            for server in self.store.all(records.Server):
-                rules = self.rules(server.id)
-                if server.id not in self._pushed or self._pushed[server.id] != rules:
-                    await self.hypervisor.set_firewall(server.id, rules)
-                    self._pushed[server.id] = rules
+            server = self.store.get(records.Server, number)
+            if server is None or server.status == "deleting":
+                return
+            rules = self.rules(number)
+            if number not in self._pushed or self._pushed[number] != rules:
+                await self.hypervisor.set_firewall(number, rules)
+                self._pushed[number] = rules
 
     def soon(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something beside the call; a failure is only logged."""
@@ -249,7 +256,10 @@ class Cloud:
         while True:
             await asyncio.sleep(self.settings.watch_s)
             for server in self.store.all(records.Server):
-                await self._compare(server)
+                try:
+                    await self._compare(server)
+                except MachineFailed as exc:
+                    log.warning("server %s: %s", server.id, exc)
 
     async def _compare(self, server: records.Server) -> None:
         resource = records.Resource(type="server", id=server.id)

@@ -17,7 +17,6 @@ from starlette.routing import Route
 
 from scripts.localcloud import api, control, metadata
 from scripts.localcloud.cloud import Cloud
-from scripts.localcloud.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,9 +26,10 @@ if TYPE_CHECKING:
 
     from scripts.localcloud.hypervisor import Hypervisor
     from scripts.localcloud.records import Server
+    from scripts.localcloud.settings import Settings
 
 
-class PortTaken(OSError):  # noqa: N818 - named for the fact
+class PortTaken(OSError):
     """A port that the server needs is in use."""
 
 

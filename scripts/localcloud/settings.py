@@ -6,7 +6,7 @@ from collections.abc import Mapping  # noqa: TC003 - read at run time by tools t
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003
 
-DEFAULT_TOKEN = "localcloud" + "0" * 54  # noqa: S105 - known to everybody; a token has exactly 64 characters
+DEFAULT_TOKEN = "localcloud" + "0" * 54
 DEFAULT_LIMITS = {
     "servers": 100,
     "primary_ips": 200,

@@ -91,10 +91,10 @@ def make_app(cloud: Cloud) -> Starlette:
 
 def _endpoint(cloud: Cloud, by_method: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
+        handler = by_method.get(request.method)
+        if handler is None:
+            return refusal(ApiError("method_not_allowed", f"method {request.method} is not allowed here"))
         try:
-            handler = by_method.get(request.method)
-            if handler is None:
-                raise ApiError("method_not_allowed", f"method {request.method} is not allowed here")
             query = request.query_params.multi_items()
             call = Call(path=request.path_params, query=query, body=await request.body())
             return _carry_out(cloud, handler, call)

@@ -303,7 +303,7 @@ async def _boots(cloud: Cloud, action: Action) -> bool:
 async def _start(cloud: Cloud, action: Action) -> None:
     spec = cloud.spec(_of(cloud, action))
     if await _boots(cloud, action):
-        await cloud.push_firewalls()
+        await cloud.push_firewall(spec.id)
         await cloud.hypervisor.start(spec)
 
 
@@ -331,7 +331,7 @@ async def _reset(cloud: Cloud, action: Action) -> None:
 async def _rebuild(cloud: Cloud, action: Action) -> None:
     spec = cloud.spec(_of(cloud, action))
     if await _boots(cloud, action):
-        await cloud.push_firewalls()
+        await cloud.push_firewall(spec.id)
         await cloud.hypervisor.rebuild(spec)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -35,12 +35,14 @@ from scripts.localcloud.records import (
     Target,
     Volume,
 )
+from scripts.localcloud.store import Record
 
 if TYPE_CHECKING:
     from scripts.localcloud.catalog import Location, ServerType
     from scripts.localcloud.cloud import Cloud
-    from scripts.localcloud.records import Image
+    from scripts.localcloud.records import Action, Image
 
+R = TypeVar("R", bound=Record)
 USER_DATA_LIMIT = 32 * 1024
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
@@ -121,7 +123,9 @@ def create(cloud: Cloud, call: Call) -> Reply:
     ips = [_given_ip(cloud, kind, number, location.name) for kind, number in _given(public)]
     attached = [_attachable(cloud, number, location.name) for number in body.volumes or ()]
     group = _group(cloud, body.placement_group)
-    _check_networks(cloud, body)
+    applied = [_known(cloud, Firewall, "firewall", each.firewall).id for each in body.firewalls or ()]
+    for number in body.networks or ():
+        _known(cloud, Network, "network", number)
     if not (public.enable_ipv4 or public.enable_ipv6 or body.networks):
         raise invalid_input(("public_net", "a server needs at least one network"))
     cloud.check_limit("servers", Server)
@@ -153,28 +157,19 @@ def create(cloud: Cloud, call: Call) -> Reply:
     resource = Resource(type="server", id=server.id)
     start = body.start_after_create is not False
     action = cloud.actions.begin("create_server", resource, start=start)
-    later = [
-        cloud.actions.begin(
-            "attach_to_network",
-            resource,
-            Resource(type="network", id=number),
-            after=action,
-            **networks_of_servers.choose(cloud, server, cloud.find(Network, "network", number)),
-        )
-        for number in body.networks or ()
-    ]
-    later += [
-        cloud.actions.begin(
-            "attach_volume", Resource(type="volume", id=volume.id), resource, after=action, server=server.id
-        )
-        for volume in attached
-    ]
+    later: list[Action] = []
+
+    def then(command: str, *resources: Resource, **arguments: Any) -> None:
+        later.append(cloud.actions.begin(command, *resources, after=(later or [action])[-1], **arguments))
+
+    for number in body.networks or ():
+        place = networks_of_servers.choose(cloud, server, cloud.find(Network, "network", number))
+        then("attach_to_network", resource, Resource(type="network", id=number), **place)
+    for volume in attached:
+        then("attach_volume", Resource(type="volume", id=volume.id), resource, server=server.id)
     if start:
-        later.append(cloud.actions.begin("start_server", resource, after=later[-1] if later else action))
-    for reference in body.firewalls or ():
-        if cloud.store.get(Firewall, reference.firewall) is None:
-            raise unknown_reference("firewall", reference.firewall)
-        later.append(firewalls.apply(cloud, reference.firewall, Target(server=server.id)))
+        then("start_server", resource)
+    later += [firewalls.apply(cloud, number, Target(server=server.id)) for number in applied]
     return created(
         server=to_json(cloud, server),
         action=action_json(cloud, action),
@@ -329,9 +324,7 @@ def _given(public: PublicNet) -> list[tuple[str, int]]:
 
 
 def _given_ip(cloud: Cloud, kind: str, number: int, location: str) -> PrimaryIp:
-    ip = cloud.store.get(PrimaryIp, number)
-    if ip is None:
-        raise unknown_reference("primary IP", number)
+    ip = _known(cloud, PrimaryIp, "primary IP", number)
     if ip.type != kind:
         raise ApiError("primary_ip_version_mismatch", f"primary IP {ip.name} is an {ip.type}")
     if ip.location != location:
@@ -352,9 +345,7 @@ def _give_addresses(cloud: Cloud, server: Server, public: PublicNet, given: list
 
 
 def _attachable(cloud: Cloud, number: int, location: str) -> Volume:
-    volume = cloud.store.get(Volume, number)
-    if volume is None:
-        raise unknown_reference("volume", number)
+    volume = _known(cloud, Volume, "volume", number)
     volumes.check_attachable(volume, location)
     return volume
 
@@ -362,14 +353,13 @@ def _attachable(cloud: Cloud, number: int, location: str) -> Volume:
 def _group(cloud: Cloud, number: int | None) -> int | None:
     if number is None:
         return None
-    group = cloud.store.get(PlacementGroup, number)
-    if group is None:
-        raise unknown_reference("placement group", number)
+    group = _known(cloud, PlacementGroup, "placement group", number)
     placement_groups.check_room(cloud, group)
     return group.id
 
 
-def _check_networks(cloud: Cloud, body: Create) -> None:
-    for number in body.networks or ():
-        if cloud.store.get(Network, number) is None:
-            raise unknown_reference("network", number)
+def _known(cloud: Cloud, kind: type[R], noun: str, number: int) -> R:
+    found = cloud.store.get(kind, number)
+    if found is None:
+        raise unknown_reference(noun, number)
+    return found
