@@ -60,7 +60,7 @@ def routes() -> Routes:
         **actions.routes(),
         **catalog.routes(),
     }
-    return dict(sorted(table.items(), key=lambda entry: entry[0].replace("{", "~")))
+    return dict(sorted(table.items(), key=lambda entry: entry[0].partition(" ")[2].replace("{", "~")))
 
 
 def work() -> dict[str, Work]:
