@@ -75,7 +75,7 @@ def sign_server(
     )
 
 
-def issue_client(authority: Authority, name: str, *, now: datetime, days: int) -> Leaf:
+def issue_client(authority: Authority, name: str, *, now: datetime, days: float) -> Leaf:
     """Make a key and a certificate with which `name` may build."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _sign(key.public_key(), authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
@@ -140,7 +140,7 @@ def _sign(  # noqa: PLR0917 - a private function with one call for each kind of 
     name: str,
     purpose: ObjectIdentifier,
     now: datetime,
-    days: int,
+    days: float,
     alternatives: x509.SubjectAlternativeName | None = None,
 ) -> x509.Certificate:
     issuer = _load(authority.certificate)

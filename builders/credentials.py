@@ -49,6 +49,14 @@ def folder(builder: str) -> Path:
     return user_config_path("slipway") / builder
 
 
+def builders() -> tuple[str, ...]:
+    """List the builders for which credentials are held."""
+    try:
+        return tuple(sorted(each.name for each in user_config_path("slipway").iterdir() if each.is_dir()))
+    except FileNotFoundError:
+        return ()
+
+
 def write(builder: str, authority: str, leaf: Leaf) -> Path:
     """Put the credentials for a builder in place, readable for this user only."""
     target = folder(builder)

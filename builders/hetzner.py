@@ -106,6 +106,15 @@ class Hetzner:
                 )
         return tuple(found)
 
+    def address_prices(self) -> dict[tuple[str, str], Decimal]:
+        """Return what a primary IP costs a month, net, by its type (ipv4, ipv6) and location."""
+        pricing = self._call(partial(self._client.request, "GET", "/pricing"))["pricing"]
+        return {
+            (each["type"], price["location"]): Decimal(price["price_monthly"]["net"])
+            for each in pricing["primary_ips"]
+            for price in each["prices"]
+        }
+
     def remove(self, kept: Kept) -> None:
         """Delete a resource and wait for it; one that is gone already is no error."""
         resource = getattr(self._client, f"{kept.kind}s" if kept.kind != "primary_ip" else "primary_ips")

@@ -1,0 +1,248 @@
+"""The `slipway` command: one function per verb, flags in, one call, its result rendered.
+
+Exit codes: 0 done, 1 failed or in part, 2 wrong usage, 130 interrupted. What a verb needs is imported inside it, so
+that the command starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import stat
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders import output
+from builders.errors import BuilderError, InvalidSetting, NoStack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from builders.lifecycle import Lifecycle
+    from builders.stack import Stack
+
+_LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        code: int = options.verb(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        output.progress("interrupted; run the same command again to go on, or `slipway down`")
+        return 130
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BuilderError as error:
+        if options.debug:
+            traceback.print_exc()
+        output.error(str(error), error.hint)
+        return 2 if isinstance(error, InvalidSetting) else 1
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        output.error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}")
+        return 1
+    return code
+
+
+def _up(options: argparse.Namespace) -> int:
+    nodes = _lifecycle(options).up().nodes()
+    if options.format == "json":
+        output.result_json([node.to_output() for node in nodes])
+    else:
+        output.result(output.nodes(nodes))
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    lifecycle = _lifecycle(options)
+    plan = lifecycle.plan_down()
+    output.progress("down means:")
+    sys.stderr.write(f"{output.down_plan(plan)}\n")
+    if options.dry_run:
+        return 0
+    if not options.yes and (plan.going or plan.orphans):
+        _ask("remove these?")
+    lifecycle.down(plan)
+    if options.format == "json":
+        output.result_json(output.down_json(plan))
+    else:
+        output.result(output.kept(plan))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from builders import status
+
+    now = datetime.now(UTC)
+    try:
+        found = status.of_stack(_stack(options).load(secrets=True), now=now)
+        remark = "no builders are up; bring them up with: slipway up"
+    except NoStack as error:
+        if options.stack or options.cwd != Path():
+            raise
+        found = status.of_machine(now=now)
+        if not found.connected:
+            raise
+        remark = f"{error}; the builders that this machine is connected to are not registered any more"
+    if options.format == "json":
+        output.result_json(found.to_json())
+    elif found.nodes:
+        output.result(output.status(found))
+    if not found.nodes:
+        output.progress(remark)
+    return 0 if all(node.reachable for node in found.nodes) else 1
+
+
+def _connect(options: argparse.Namespace) -> int:
+    from builders import access
+
+    now = datetime.now(UTC)
+    if options.bundle is None:
+        builders = access.connect_operator(_stack(options).load(secrets=True), now=now)
+    else:
+        from builders.inventory import Bundle
+
+        text = sys.stdin.read() if options.bundle == "-" else Path(options.bundle).read_text(errors="replace")
+        builders = access.connect_bundle(Bundle.from_text(text), now=now)
+    for builder in builders:
+        output.progress(f"builder {builder} is registered; try:")
+        output.result(f"docker buildx build --builder {builder} --platform linux/amd64,linux/arm64 .")
+    return 0
+
+
+def _invite(options: argparse.Namespace) -> int:
+    from builders import access
+
+    now = datetime.now(UTC)
+    lifetime = _lifetime(options.lifetime)
+    bundle = access.invite(_stack(options).load(secrets=True), options.name, lifetime=lifetime, now=now)
+    target = options.output or ("-" if not sys.stdout.isatty() else f"{options.name}.slipway")
+    if target == "-":
+        sys.stdout.write(bundle.to_text())
+    else:
+        _write_private(Path(target), bundle.to_text())
+        output.result(target)
+    output.progress(f"{options.name} may build until {now + lifetime:%Y-%m-%d %H:%M} UTC; hand it over in private,")
+    output.progress("it holds a private key; they run: slipway connect FILE")
+    return 0
+
+
+def _disconnect(options: argparse.Namespace) -> int:
+    from builders import access
+
+    removed = access.disconnect(options.builder, everything=options.all)
+    for builder in removed:
+        output.result(builder)
+    if not removed:
+        output.progress("this machine is connected to no builder")
+    return 0
+
+
+def _stack(options: argparse.Namespace) -> Stack:
+    from builders.stack import open_stack
+
+    return open_stack(options.cwd, options.stack, options.config_file)
+
+
+def _lifecycle(options: argparse.Namespace) -> Lifecycle:
+    from builders.lifecycle import Lifecycle
+
+    return Lifecycle(stack=_stack(options), environment=os.environ, report=output.progress)
+
+
+def _ask(question: str) -> None:
+    """Raise unless the answer is yes; where nobody can answer, say how to go on without asking."""
+    if not sys.stdin.isatty():
+        raise InvalidSetting("nobody is at the terminal to confirm this", hint="add --yes")
+    if not output.confirm(question):
+        raise KeyboardInterrupt
+
+
+def _lifetime(text: str) -> timedelta:
+    found = _LIFETIME.fullmatch(text)
+    if not found:
+        raise InvalidSetting(f"--for {text!r}: say a number of hours, days or weeks, as in 12h, 30d, 8w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, whole or not at all; a pipe or device is written to as it is."""
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        path.write_text(text)
+        return
+    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(fresh).replace(path)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="slipway",
+        description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
+        epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", epilog=f"example: {example}"
+        )
+        added.set_defaults(verb=run)
+        added.add_argument(
+            "-C", "--cwd", metavar="DIR", type=Path, default=Path(), help="the project's folder (this one)"
+        )
+        added.add_argument("-s", "--stack", metavar="NAME", help="the stack (the one that pulumi has selected)")
+        added.add_argument("--config-file", metavar="FILE", type=Path, help="the stack's settings (Pulumi.NAME.yaml)")
+        added.add_argument("--debug", action="store_true", help="show where an error came from")
+        return added
+
+    def listing(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
+        return added
+
+    listing(verb("up", _up, "bring the builders up, or what a killed run left of them in order", "slipway up -s dev"))
+    down = listing(verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes"))
+    down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
+    down.add_argument("--yes", action="store_true", help="do not ask")
+    listing(verb("status", _status, "show the nodes: reachable, version, certificates", "slipway status --format json"))
+    connect = verb(
+        "connect", _connect, "register the builders on this machine, from the stack or an invitation",
+        "slipway connect alice.slipway",
+    )  # fmt: skip
+    connect.add_argument("bundle", nargs="?", metavar="BUNDLE", help="what `slipway invite` wrote; - reads stdin")
+    invite = verb(
+        "invite", _invite, "let a colleague or a CI job build, for a time",
+        "slipway invite alice --for 30d --output alice.slipway",
+    )  # fmt: skip
+    invite.add_argument("name", metavar="NAME", help="who it is for, as their certificate will say")
+    invite.add_argument("--for", dest="lifetime", metavar="TIME", default="30d", help="12h, 30d, 8w (30d)")
+    invite.add_argument("--output", metavar="FILE", help="where to write it; - is stdout, as is the default in a pipe")
+    disconnect = verb(
+        "disconnect", _disconnect, "remove builders and their credentials from this machine",
+        "slipway disconnect slipway-dev",
+    )  # fmt: skip
+    disconnect.add_argument("builder", nargs="*", metavar="BUILDER", help="which, where there are several")
+    disconnect.add_argument("--all", action="store_true", help="all that slipway registered here")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

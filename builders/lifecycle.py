@@ -1,0 +1,168 @@
+"""Bring a stack up and down, finishing first what a killed run left: its lock, its unfinished operations, its orphans.
+
+A lock is met when the engine meets it, so a run without one costs no look-up. Orphans are resources that bear the
+stack's own id in the Hetzner project but are not in its state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from builders import refusals, registration
+from builders.errors import StackFailed
+from builders.hetzner import Hetzner
+from builders.stack import Locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from builders.hetzner import Kept
+    from builders.stack import Stack
+    from builders.state import Resource, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Down:
+    """What taking a stack down means: what goes, what stays and its price a month, what a killed run left."""
+
+    going: tuple[Resource, ...]
+    staying: tuple[tuple[Resource, Decimal], ...]
+    orphans: tuple[Kept, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifecycle:
+    """One stack between up and down; `report` is told each thing that is done beyond the engine's own."""
+
+    stack: Stack
+    environment: Mapping[str, str]
+    report: Callable[[str], None]
+
+    def up(self) -> State:
+        """Make what the program declares and return the state; a refused order is repeated one rung further down."""
+        state = self.stack.load()
+        if state.pending:
+            self._recover()
+        refused = _refused()
+        cleaned = False
+        while True:
+            try:
+                self._unlocked(self.stack.update)
+            except Locked:
+                raise
+            except StackFailed:
+                if further := _refused() - refused:  # every rung comes here once, so this ends
+                    refused |= further
+                    self.report(f"{_spoken(further)} cannot be had now; taking the next rung")
+                elif not cleaned and self._remove_orphans(self.stack.load()):
+                    cleaned = True
+                else:
+                    raise
+            else:
+                return self.stack.load()
+
+    def plan_down(self) -> Down:
+        """Tell what `down` would do; nothing is changed."""
+        state = self.stack.load()
+        cloud = self._cloud() if state.identities else None
+        prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
+        return Down(
+            going=tuple(each for each in state.in_cloud() if not each.protect),
+            staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
+            orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
+        )
+
+    def down(self, plan: Down) -> None:
+        """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left."""
+        before = self.stack.load()
+        if before.pending:
+            self._recover()
+        if before.resources:
+            self._unlocked(self.stack.destroy)
+        self._unregister(before)
+        if before.identities:
+            self._sweep(before, plan.orphans)
+
+    def _unregister(self, before: State) -> None:
+        """Undo the registrations of this machine that a killed run never recorded; the recorded ones went with the stack."""
+        for builder in before.registered():
+            registration.unregister(builder)
+
+    def _sweep(self, before: State, orphans: tuple[Kept, ...]) -> None:
+        cloud = self._cloud()
+        kept = {(each.kind, each.id) for each in self.stack.load().in_cloud()}
+        left = [each for each in _bearing(before, cloud) if (each.kind, str(each.id)) not in kept]
+        for orphan in (each for each in orphans if each in left):
+            self._remove(cloud, orphan)
+        if strays := [each for each in left if each not in orphans]:
+            raise StackFailed(
+                f"still in the Hetzner project, though not in the state: {', '.join(map(_named, strays))}",
+                hint="run `slipway down` again",
+            )
+
+    def _unlocked(self, operation: Callable[[], None]) -> None:
+        """Run an operation of the engine; where a dead run's lock is in its way, finish that run first."""
+        try:
+            operation()
+        except Locked as lock:
+            self._clear(lock)
+            self._recover()
+            operation()
+
+    def _clear(self, lock: Locked) -> None:
+        if not lock.dead:
+            raise lock
+        self.report(f"clearing the lock of a dead run: {', '.join(map(str, lock.locks))}")
+        self.stack.release()
+
+    def _recover(self) -> None:
+        """Drop what a killed run began and never ended, and remove what it made and never recorded."""
+        state = self.stack.load()
+        if state.pending:
+            try:
+                self.stack.save(state)
+            except Locked as lock:
+                self._clear(lock)
+                self.stack.save(state)
+            self.report(f"dropped {len(state.pending)} unfinished operation(s) of a killed run")
+        self._remove_orphans(state)
+
+    def _remove_orphans(self, state: State) -> bool:
+        if not state.identities:
+            return False
+        cloud = self._cloud()
+        orphans = state.orphans(_bearing(state, cloud))
+        for orphan in orphans:
+            self._remove(cloud, orphan)
+        return bool(orphans)
+
+    def _remove(self, cloud: Hetzner, orphan: Kept) -> None:
+        self.report(f"removing {_named(orphan)}, which a killed run left")
+        cloud.remove(orphan)
+
+    def _cloud(self) -> Hetzner:
+        return Hetzner(*self.stack.token_and_endpoint(self.environment))
+
+
+def _bearing(state: State, cloud: Hetzner) -> tuple[Kept, ...]:
+    """Return all of the Hetzner project that bears one of the stack's ids."""
+    return tuple(each for identity in sorted(state.identities) for each in cloud.existing({"slipway-id": identity}))
+
+
+def _refused() -> frozenset[tuple[str, str]]:
+    return frozenset((each.server_type, each.location) for each in refusals.load(datetime.now(UTC)))
+
+
+def _spoken(rungs: frozenset[tuple[str, str]]) -> str:
+    return ", ".join(f"{server_type} in {location}" for server_type, location in sorted(rungs))
+
+
+def _named(kept: Kept) -> str:
+    return f"{kept.kind.replace('_', ' ')} {kept.name}"
+
+
+def _price(resource: Resource, prices: Mapping[tuple[str, str], Decimal]) -> Decimal:
+    return prices.get((resource.outputs.get("type", ""), resource.outputs.get("location", "")), Decimal(0))

@@ -1,0 +1,54 @@
+"""Whose lock keeps a stack: read from the words of Pulumi's self-managed backends, and whether its process still lives."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_LOCKED = "the stack is currently locked by"
+_HOLDER = re.compile(r"created by (?P<user>.+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """A process that said it works on the stack."""
+
+    user: str
+    host: str
+    pid: int
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host} (process {self.pid}, since {self.since})"
+
+
+def parse_locks(stderr: str) -> tuple[Lock, ...]:
+    """Return the holders that the engine names when it refuses to run; none if it was not for a lock."""
+    if _LOCKED not in stderr:
+        return ()
+    return tuple(
+        Lock(user=found["user"], host=found["host"], pid=int(found["pid"]), since=found["since"])
+        for found in _HOLDER.finditer(stderr)
+    )
+
+
+def is_dead(lock: Lock) -> bool:
+    """Tell whether the holder was a process of this host that is gone; of other hosts nothing can be told."""
+    return lock.host == socket.gethostname() and not _is_engine(lock.pid)
+
+
+def _is_engine(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but alive
+    with suppress(OSError):  # no /proc: a living process of that number is taken for the holder
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+        return name.startswith("pulumi") and rest.split()[0] != "Z"
+    return True

@@ -1,0 +1,146 @@
+"""What the command prints: results on stdout, progress and errors on stderr (the only module that prints)."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
+
+    from builders.inventory import Node
+    from builders.lifecycle import Down
+    from builders.status import Status
+
+_RED, _YELLOW, _RESET = "\033[31m", "\033[33m", "\033[0m"
+
+
+def result(text: str) -> None:
+    """Print what was asked for."""
+    print(text)
+
+
+def result_json(value: Any) -> None:
+    """Print what was asked for, as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def progress(line: str) -> None:
+    """Say what is being done."""
+    print(f"slipway: {line}", file=sys.stderr, flush=True)
+
+
+def error(message: str, hint: str | None = None) -> None:
+    """Say what went wrong, a line each, and the next thing to do."""
+    for line in message.splitlines():
+        print(f"{_coloured('error:', _RED)} {line}", file=sys.stderr)
+    if hint:
+        print(f"{_coloured('hint:', _YELLOW)} {hint}", file=sys.stderr)
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Render columns as wide as their longest cell."""
+    lines = [tuple(headings), *(tuple(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def nodes(found: Sequence[Node]) -> str:
+    """Render the nodes that an `up` ended with."""
+    return table(
+        ("NODE", "PLATFORM", "ENDPOINT", "SERVER", "BUILDKIT"),
+        [
+            (node.name, node.platform, node.endpoint, f"{node.server_type} in {node.location}", node.buildkit_version)
+            for node in found
+        ],
+    )
+
+
+def status(found: Status) -> str:
+    """Render the nodes, what keeps each unreachable one from being reached, and this machine's own days."""
+    rows = [
+        (
+            node.builder,
+            node.node,
+            node.platform,
+            node.endpoint,
+            "reachable" if node.reachable else "unreachable",
+            node.buildkit or "-",
+            _days(node.certificate_days_left),
+        )
+        for node in found.nodes
+    ]
+    lines = [table(("BUILDER", "NODE", "PLATFORM", "ENDPOINT", "STATE", "BUILDKIT", "CERTIFICATE"), rows)]
+    lines += [f"node {node.node}: {node.error}" for node in found.nodes if node.error]
+    for name, days in found.connected.items():
+        state = "not connected: slipway connect" if days is None else f"connected, {_left(days)}"
+        lines.append(f"this machine, builder {name}: {state}")
+    return "\n".join(lines)
+
+
+def down_plan(plan: Down) -> str:
+    """Render what goes and what stays, a reason per line."""
+    lines = [
+        *(f"- {_kind(each.kind)} {each.inputs.get('name', each.name)}" for each in plan.going),
+        *(f"- {_kind(each.kind)} {each.name}: left by a killed run" for each in plan.orphans),
+        *(
+            f"  {_kind(each.kind)} {each.inputs.get('name', each.name)}: "
+            f"kept{_address(each.outputs)}, protected, {_monthly(price)}"
+            for each, price in plan.staying
+        ),
+    ]
+    return "\n".join(lines or ["nothing of the stack is in the Hetzner project"])
+
+
+def kept(plan: Down) -> str:
+    """Render what still costs something after a `down`."""
+    total = sum((price for _, price in plan.staying), start=0 * (plan.staying[0][1] if plan.staying else 0))
+    names = ", ".join(each.inputs.get("name", each.name) for each, _ in plan.staying)
+    return f"nothing is left but what is kept: {names} ({_monthly(total)} in all)" if names else "nothing is left"
+
+
+def down_json(plan: Down) -> dict[str, Any]:
+    """Return what `slipway down --format json` prints."""
+    return {
+        "removed": [{"kind": each.kind, "name": each.inputs.get("name", each.name)} for each in plan.going]
+        + [{"kind": each.kind, "name": each.name} for each in plan.orphans],
+        "kept": [
+            {"kind": each.kind, "name": each.inputs.get("name", each.name), "price_monthly_net": str(price)}
+            for each, price in plan.staying
+        ],
+    }
+
+
+def _kind(kind: str | None) -> str:
+    return (kind or "").replace("_", " ").replace("ssh", "SSH").replace("ip", "IP")
+
+
+def _address(outputs: Mapping[str, Any]) -> str:
+    return f" ({outputs['ipAddress']})" if outputs.get("ipAddress") else ""
+
+
+def _monthly(price: Decimal | int) -> str:
+    return f"{price:.2f} a month" if price else "free"
+
+
+def _days(days: int | None) -> str:
+    return "-" if days is None else _left(days)
+
+
+def _left(days: int) -> str:
+    return f"{days} days left" if days >= 0 else "ended"
+
+
+def _coloured(text: str, colour: str) -> str:
+    return f"{colour}{text}{_RESET}" if sys.stderr.isatty() and not os.environ.get("NO_COLOR") else text
