@@ -180,7 +180,7 @@ class HcloudProvider(Provider):
 
 
 def _kind(token: str) -> type[Resource]:
-    kind = RESOURCES.get(token)
+    kind = RESOURCES.get(token.rpartition("$")[2])  # a component's child is told with its parents' types in front
     if kind is None:
         raise ProviderError(f"{token}: not a resource of this provider; see scripts/toolchain/plugins/README.md")
     return kind
