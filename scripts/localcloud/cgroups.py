@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PARENT = "slipway"
+_changes = threading.Lock()
+"""The parent is removed with its last group, and another may be on its way."""
 
 
 def machine_ids() -> list[int]:
@@ -27,16 +30,15 @@ def machine_ids() -> list[int]:
 
 def create(machine_id: int) -> list[Path]:
     """Make a machine's group; returns the files that a process writes its id to in order to join."""
-    joins = []
-    for root in _hierarchies():
-        group = root / PARENT / str(machine_id)
-        group.mkdir(parents=True, exist_ok=True)
-        for knob in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty at first, and nobody can join
-            for folder in (root / PARENT, group):
-                if (folder / knob).exists() and not (folder / "cgroup.controllers").exists():
-                    (folder / knob).write_text((folder.parent / knob).read_text())
-        joins.append(group / "cgroup.procs")
-    return joins
+    groups = [root / PARENT / str(machine_id) for root in _hierarchies()]
+    with _changes:
+        for group in groups:
+            group.mkdir(parents=True, exist_ok=True)
+            for knob in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty at first, and nobody can join
+                for folder in (group.parent, group):
+                    if (folder / knob).exists() and not (folder / "cgroup.controllers").exists():
+                        (folder / knob).write_text((folder.parent / knob).read_text())
+    return [group / "cgroup.procs" for group in groups]
 
 
 def init_pid(machine_id: int) -> int | None:
@@ -46,7 +48,11 @@ def init_pid(machine_id: int) -> int | None:
             status = Path(f"/proc/{pid}/status").read_text()
             spaces = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
             # Until it becomes init, the process is still systemd-nspawn's own.
-            if len(spaces) == 2 and spaces[1] == "1" and "systemd-nspawn" not in os.readlink(f"/proc/{pid}/exe"):  # noqa: PTH115
+            if (
+                len(spaces) == 2
+                and spaces[1] == "1"
+                and "systemd-nspawn" not in str(Path(f"/proc/{pid}/exe").readlink())
+            ):
                 return pid
     return None
 
@@ -56,11 +62,19 @@ def kill(machine_id: int) -> None:
     pid = init_pid(machine_id)
     if pid:
         _signal(pid)
-    deadline = time.monotonic() + (2.0 if pid else 0.0)
+    grace = time.monotonic() + (2.0 if pid else 0.0)
+    deadline = grace + 10.0
+    seen = {each: birth(each) for each in _pids(machine_id)}
     while left := _pids(machine_id):
         if time.monotonic() > deadline:
-            for pid in left:
-                _signal(pid)
+            raise TimeoutError(f"processes {sorted(left)} do not end")
+        if time.monotonic() > grace:
+            for each in left:
+                _signal(each)
+        time.sleep(0.01)
+    # Dead ones may wait for their parent to take notice; an idle parent shall not hold us up.
+    reaped = time.monotonic() + 1.0
+    while any(born and birth(each) == born for each, born in seen.items()) and time.monotonic() < reaped:
         time.sleep(0.01)
 
 
@@ -69,9 +83,18 @@ def remove(machine_id: int) -> None:
     for root in _hierarchies():
         group = root / PARENT / str(machine_id)
         folders = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
-        for folder in (*folders, group, group.parent):
-            with suppress(OSError):
-                folder.rmdir()
+        with _changes:
+            for folder in (*folders, group, group.parent):
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def birth(pid: int) -> str | None:
+    """Give the start time of a process in the kernel's ticks, which tells it from a later one of the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
 
 
 def _signal(pid: int) -> None:

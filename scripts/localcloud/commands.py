@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class CommandFailed(Exception):  # noqa: N818 - named for the fact
+class CommandFailed(Exception):
     """A tool refused; `str(exc)` is one line: the command and its last words."""
 
 

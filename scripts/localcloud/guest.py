@@ -6,6 +6,7 @@ life in a container: units that would touch the host's kernel are masked, and co
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ MASKED = (
     "sys-kernel-debug.mount",
     "sys-kernel-tracing.mount",
     "systemd-binfmt.service",
+    "systemd-firstboot.service",
     "systemd-modules-load.service",
     "systemd-networkd-wait-online.service",
     "systemd-networkd.service",
@@ -56,6 +58,9 @@ Type=oneshot
 ExecStart=/bin/sh -c 'for group in /sys/fs/cgroup/*/; do mount -o remount,bind,rw "$group" || true; done; [ -e /dev/kmsg ] || ln -s null /dev/kmsg'
 """
 
+_WITHOUT_CREDENTIALS = ("sysctl", "sysusers", "tmpfiles-clean", "tmpfiles-setup", "tmpfiles-setup-dev")
+"""Services of systemd that fail under user-mode emulation, which cannot set up the credentials that nobody passes."""
+
 _CLOUD_CONFIG = {
     "datasource_list": ["NoCloud", "None"],
     "network": {"config": "disabled"},  # addresses are set from outside, as the machine's namespace is made
@@ -78,12 +83,16 @@ def render_files(spec: MachineSpec) -> Mapping[str, str]:
         "etc/cloud/cloud.cfg.d/90-localcloud.cfg": json.dumps(_CLOUD_CONFIG),
         "etc/hostname": f"{spec.name}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {spec.name}\n::1 localhost ip6-localhost ip6-loopback\n",
-        "etc/machine-id": "uninitialized\n",
+        "etc/machine-id": hashlib.sha256(f"localcloud {spec.id}".encode()).hexdigest()[:32] + "\n",
         "etc/resolv.conf": "# There is no name server in the local cloud.\n",
         f"{_UNITS}/localcloud-containers.service": _CONTAINERS_UNIT,
         # The distribution's own values are for the whole kernel, which is the host's.
         "etc/sysctl.d/50-default.conf": "",
         "etc/sysctl.d/50-pid-max.conf": "",
+        **{
+            f"{_UNITS}/systemd-{name}.service.d/localcloud.conf": "[Service]\nLoadCredential=\n"
+            for name in _WITHOUT_CREDENTIALS
+        },
     }
 
 

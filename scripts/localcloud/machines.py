@@ -43,7 +43,12 @@ set -e
 image=$1 disk=$2; shift 2
 while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift
 mount -t overlay overlay -o "lowerdir=$image,upperdir=$disk/upper,workdir=$disk/work" "$disk/root"
-exec systemd-nspawn "$@"
+code=133
+while [ "$code" = 133 ]; do  # the machine has asked for a reboot
+  code=0
+  systemd-nspawn "$@" || code=$?
+done
+exit "$code"
 """
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -60,6 +65,7 @@ class Machines:
     state: Path
     images: Path
     _locks: defaultdict[int, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _inits: dict[int, tuple[int, str | None]] = field(default_factory=dict)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, thread_name_prefix="machine"))
 
     async def start(self, spec: MachineSpec) -> None:
@@ -98,6 +104,7 @@ class Machines:
 
         await self._do(machine_id, delete)
         self._locks.pop(machine_id, None)
+        self._inits.pop(machine_id, None)
 
     async def set_firewall(self, machine_id: int, rules: tuple[FirewallRule, ...] | None) -> None:
         """Replace the rules that the hub enforces for the machine."""
@@ -105,7 +112,12 @@ class Machines:
 
     async def running(self, machine_id: int) -> bool:
         """Tell whether the machine's PID 1 is alive."""
-        return cgroups.init_pid(machine_id) is not None
+        pid, birth = self._inits.get(machine_id, (0, None))
+        if birth and cgroups.birth(pid) == birth:  # the short way: this is asked often
+            return True
+        pid = cgroups.init_pid(machine_id) or 0
+        self._inits[machine_id] = pid, cgroups.birth(pid)
+        return pid > 0
 
     async def close(self) -> None:
         """Finish what is under way; the machines run on."""
@@ -140,7 +152,7 @@ class Machines:
 
     def _stop(self, machine_id: int, *, graceful: bool) -> None:
         if graceful and (pid := cgroups.init_pid(machine_id)):
-            ask_to_power_off(pid, self._load(machine_id))
+            ask_to_power_off(pid)
             deadline = time.monotonic() + SHUTDOWN_DEADLINE_S
             while cgroups.init_pid(machine_id) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -257,10 +269,12 @@ def last_words(console: Path, lines: int = 3) -> str:
     return "; ".join(words[-lines:]) or "(nothing on its console)"
 
 
-def ask_to_power_off(pid: int, spec: MachineSpec) -> None:
-    """Send a machine's systemd the signal for a clean power off."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGRTMIN + 4)
+def ask_to_power_off(pid: int) -> None:
+    """Send a machine's systemd the signal for a clean power off (SIGRTMIN+4)."""
+    with suppress(OSError):
+        emulated = Path(f"/proc/{pid}/exe").readlink().name.startswith("qemu-")
+        # User-mode emulation keeps two real-time signals for itself and hands the others down by two.
+        os.kill(pid, signal.SIGRTMIN + (6 if emulated else 4))
 
 
 def power_off(machine_id: int) -> None:

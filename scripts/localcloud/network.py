@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -50,6 +51,17 @@ def namespace_of(machine_id: int) -> str:
 def namespaces() -> list[str]:
     """List the network namespaces that are ours."""
     return sorted(path.name for path in NAMESPACES.glob(f"{PREFIX}*")) if NAMESPACES.is_dir() else []
+
+
+def hosts() -> list[str]:
+    """List the namespaces of test hosts."""
+    others = re.compile(rf"{PREFIX}(hub|server-\d+|net-[0-9a-f]{{8}})")
+    return [name for name in namespaces() if not others.fullmatch(name)]
+
+
+def host_ipv6(ipv4: str) -> str:
+    """Give the IPv6 address of a test host: it ends in the digits that its IPv4 address ends in."""
+    return f"2001:db8:51::{IPv4Address(ipv4).packed[3]}"
 
 
 def ranges_in_use() -> str | None:
@@ -151,13 +163,11 @@ def sync_private(spec: MachineSpec) -> None:
 def add_host(name: str, ipv4: str, also: tuple[str, ...] = ()) -> str:
     """Make the namespace of a test host, or bring it up to date; returns the namespace's name.
 
-    Its IPv6 address ends in the digits of its IPv4 address; the addresses of `also` are its own too, and routed to it.
+    The addresses of `also` are its own too, and routed to it.
     """
     namespace, link = f"{PREFIX}{name}", f"h-{name}"
-    number = IPv4Address(ipv4).packed[3]
-    ipv6 = f"2001:db8:51::{number}"
     if namespace not in namespaces():
-        _join(namespace, link, ipv4, f"{ipv6}/128")
+        _join(namespace, link, ipv4, f"{host_ipv6(ipv4)}/128")
     for interface in (IPv4Interface(text) for text in also):
         ip([f"addr replace {interface.ip}/32 dev eth0"], namespace=namespace)
         ip([f"route replace {interface.ip}/32 dev {link}"], namespace=HUB)

@@ -1,0 +1,272 @@
+"""The command: `python -m scripts.localcloud up | down | status | env | reset | host`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scripts.localcloud import cgroups, instance, machines, network, preflight
+from scripts.localcloud.commands import CommandFailed
+from scripts.localcloud.hypervisor import Hypervisor, MachineFailed, NoMachines
+from scripts.localcloud.settings import DEFAULT_TOKEN, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COMMAND = "python -m scripts.localcloud"
+DEFAULT_STATE = Path("/var/lib/slipway/localcloud")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 done, 1 failed, 2 usage."""
+    options = _parser().parse_args(argv)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except (preflight.HostUnfit, CommandFailed, MachineFailed, OSError) as error:
+        print(f"localcloud: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def up(options: argparse.Namespace) -> int:
+    """Start the local cloud, or say that it is up."""
+    preflight.check_system()
+    preflight.check_state(options.state)
+    with instance.locked(options.state):
+        running = instance.load(options.state)
+        if running and instance.answers(running):
+            _describe(running, "is up already")
+            return 0
+        missing: tuple[str, ...] = ()
+        if not options.api_only:
+            owner = instance.other_owner(options.state)
+            if owner:
+                raise preflight.HostUnfit(f"another local cloud is on this host: {COMMAND} down --state {owner}")
+            preflight.check_tools()
+            missing = preflight.check_images(_images())
+            preflight.check_network()
+        instance.stop(options.state)
+        preflight.check_port(options.port, "--port")
+        preflight.check_port(options.control_port, "--control-port")
+        _describe(instance.launch(options.state, _server_arguments(options)), "is up")
+        for name in missing:
+            print(f"note      no {name} machine image: {name} servers will fail (run scripts/setup)")
+    return 0
+
+
+def down(options: argparse.Namespace) -> int:
+    """Stop the server and every machine, and remove all that is on the host; records and disks stay."""
+    preflight.check_system()
+    if options.state.exists():
+        with instance.locked(options.state):
+            instance.stop(options.state)
+            instance.sweep(options.state)
+    else:
+        instance.sweep(options.state)
+    print("local cloud is down")
+    return 0
+
+
+def reset(options: argparse.Namespace) -> int:
+    """Take everything down, forget all records and disks, and start again."""
+    down(options)
+    instance.erase(options.state)
+    return up(options)
+
+
+def status(options: argparse.Namespace) -> int:
+    """Show what runs; exit code 1 when the API does not answer."""
+    running = instance.load(options.state)
+    healthy = bool(running and instance.answers(running))
+    found = _machines(options.state)
+    report = {
+        "up": healthy,
+        "endpoint": running.endpoint if running else None,
+        "control": f"http://127.0.0.1:{running.control_port}" if running else None,
+        "pid": running.pid if running else None,
+        "state": str(options.state),
+        "machines": found,
+        "test_hosts": network.hosts(),
+    }
+    if options.format == "json":
+        print(json.dumps(report, indent=2))
+        return 0 if healthy else 1
+    if running:
+        _describe(running, "is up" if healthy else "does not answer")
+    else:
+        print(f"local cloud is down (start it: {COMMAND} up)")
+    for one in found:
+        power = f"running, pid {one['pid']}" if one["pid"] else "off"
+        addresses = " ".join(filter(None, (one["ipv4"], one["ipv6_network"])))
+        print(f"machine   {one['id']} {one['name']} {one['architecture']} {power} {addresses}")
+    for name in network.hosts():
+        print(f"test host {name} (ip netns exec {name} COMMAND)")
+    return 0 if healthy else 1
+
+
+def env(options: argparse.Namespace) -> int:
+    """Print the lines that point every Hetzner tool at the local cloud."""
+    running = instance.load(options.state)
+    endpoint = running.endpoint if running else f"http://127.0.0.1:{options.port}/v1"
+    print(f"export HCLOUD_ENDPOINT={endpoint}\nexport HCLOUD_TOKEN={DEFAULT_TOKEN}")
+    return 0
+
+
+def host(options: argparse.Namespace) -> int:
+    """Make a test host: a network namespace with an address among the servers."""
+    preflight.check_system()
+    if network.HUB not in network.namespaces():
+        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up")
+    namespace = network.add_host(options.name, options.ipv4, tuple(options.also))
+    print(f"{namespace}: {options.ipv4} {network.host_ipv6(options.ipv4)} {' '.join(options.also)}".rstrip())
+    print(f"next      ip netns exec {namespace} COMMAND")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Be the API server; `up` starts this in the background."""
+    from scripts.localcloud import server  # noqa: PLC0415 - the other verbs need not load a web server
+
+    instance.record(options.state, port=options.port, control_port=options.control_port, api_only=options.api_only)
+    settings = Settings(state=options.state, port=options.port, control_port=options.control_port)
+    hypervisor: Hypervisor = NoMachines()
+    metadata = None
+    if not options.api_only:
+        network.open_hub()
+        hypervisor = machines.Machines(options.state, _images())
+        metadata = network.metadata_socket()
+    server.run(settings, hypervisor, metadata)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=COMMAND, description="A Hetzner Cloud on this host, with real machines.")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    defaults = Settings()
+
+    def add(
+        name: str, verb: Callable[[argparse.Namespace], int], example: str, *, shown: bool = True
+    ) -> argparse.ArgumentParser:
+        summary = (verb.__doc__ or "").strip()
+        listed: dict[str, Any] = {"help": summary} if shown else {}
+        parser = verbs.add_parser(
+            name,
+            **listed,
+            description=summary,
+            epilog=f"example: {example}",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        parser.set_defaults(verb=verb)
+        parser.add_argument(
+            "--state", type=_folder, default=DEFAULT_STATE, metavar="DIR", help="where records and disks are kept"
+        )
+        return parser
+
+    def add_server(name: str, verb: Callable[[argparse.Namespace], int], example: str, *, shown: bool = True) -> None:
+        parser = add(name, verb, example, shown=shown)
+        parser.add_argument("--port", type=int, default=defaults.port, help="port of the API")
+        parser.add_argument(
+            "--control-port",
+            type=int,
+            default=defaults.control_port,
+            metavar="PORT",
+            help="port for faults, stock and the clock",
+        )
+        parser.add_argument("--api-only", action="store_true", help="no machines and no networks, only their records")
+
+    add_server("up", up, f"{COMMAND} up --port 8765")
+    add("down", down, f"{COMMAND} down")
+    add("status", status, f"{COMMAND} status --format json").add_argument(
+        "--format", choices=("table", "json"), default="table", help="how to show it"
+    )
+    add("env", env, f'eval "$({COMMAND} env)"').add_argument(
+        "--port", type=int, default=defaults.port, help="port of the API when it is down"
+    )
+    add_server("reset", reset, f"{COMMAND} reset")
+    test_host = add("host", host, f"{COMMAND} host registry 198.51.100.2 --also 10.99.0.2/32")
+    test_host.add_argument("name", type=_host_name, metavar="NAME", help="the namespace is slipway-NAME")
+    test_host.add_argument("ipv4", type=_host_ipv4, metavar="IPV4", help="198.51.100.2 to 198.51.100.9")
+    test_host.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        type=_address,
+        metavar="CIDR",
+        help="one more address that is routed to it (a /32)",
+    )
+    add_server("serve", serve, f"{COMMAND} serve", shown=False)
+    return parser
+
+
+def _folder(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _host_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9]*", text) or len(text) > 13 or text in ("hub", "host"):
+        raise argparse.ArgumentTypeError(f"{text!r}: lower-case letters and digits, 13 at most, not hub or host")
+    return text
+
+
+def _host_ipv4(text: str) -> str:
+    if text not in {str(network.IPV4[number]) for number in network.TEST_HOSTS}:
+        raise argparse.ArgumentTypeError(f"{text!r}: test hosts have 198.51.100.2 to 198.51.100.9")
+    return text
+
+
+def _address(text: str) -> str:
+    try:
+        interface = ipaddress.IPv4Interface(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if interface.network.prefixlen != 32:
+        raise argparse.ArgumentTypeError(f"{text!r}: one address, such as 10.99.0.2/32")
+    return text
+
+
+def _images() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "slipway/machines"
+
+
+def _server_arguments(options: argparse.Namespace) -> list[str]:
+    return [
+        *("--state", str(options.state), "--port", str(options.port), "--control-port", str(options.control_port)),
+        *(["--api-only"] if options.api_only else []),
+    ]
+
+
+def _describe(running: instance.Instance, what: str) -> None:
+    kind = "API only, no machines" if running.api_only else "API and machines"
+    print(f"local cloud {what} ({kind}, pid {running.pid})")
+    print(f"endpoint  {running.endpoint}")
+    print(f"control   http://127.0.0.1:{running.control_port}")
+    print(f'next      eval "$({COMMAND} env)"')
+
+
+def _machines(state: Path) -> list[dict[str, Any]]:
+    folders = sorted((state / "machines").glob("*/spec.json"))
+    specs = [machines.load_spec(path.parent) for path in folders]
+    return [
+        {
+            "id": spec.id,
+            "name": spec.name,
+            "architecture": machines.DEBIAN_ARCHITECTURE[spec.architecture],
+            "pid": cgroups.init_pid(spec.id),
+            "ipv4": spec.ipv4,
+            "ipv6_network": spec.ipv6_network,
+        }
+        for spec in specs
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The one local cloud of a state folder: its server process, and all that it leaves on the host.
+
+The server writes down who it is before it does anything else, and machines and networks are found by their names, so `stop` and
+`sweep` work whatever was killed and whenever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.localcloud import cgroups, machines, network
+from scripts.localcloud.preflight import HostUnfit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWNER = Path("/run/slipway/localcloud")
+"""Names the state folder whose machines and networks are on this host; there is one at a time."""
+ANSWER_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A server process as it wrote itself down."""
+
+    pid: int
+    birth: str | None
+    port: int
+    control_port: int
+    api_only: bool
+
+    @property
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return self.birth is not None and cgroups.birth(self.pid) == self.birth
+
+    @property
+    def endpoint(self) -> str:
+        """The API's base URL."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+
+def load(state: Path) -> Instance | None:
+    """Read who serves a state folder, if its process is alive."""
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        instance = Instance(**json.loads((state / "server.json").read_text()))
+        if instance.alive:
+            return instance
+    return None
+
+
+def record(state: Path, *, port: int, control_port: int, api_only: bool) -> None:
+    """Write down that this process serves the state folder."""
+    pid = os.getpid()
+    mine = Instance(pid=pid, birth=cgroups.birth(pid), port=port, control_port=control_port, api_only=api_only)
+    fresh = state / "server.json.new"
+    fresh.write_text(json.dumps(asdict(mine)))
+    fresh.replace(state / "server.json")
+    if not api_only:
+        OWNER.parent.mkdir(exist_ok=True)
+        OWNER.write_text(str(state))
+
+
+def other_owner(state: Path) -> Path | None:
+    """Name the state folder of another local cloud that has machines or networks on this host."""
+    with suppress(FileNotFoundError):
+        owner = Path(OWNER.read_text())
+        if owner != state and owner.exists():
+            return owner
+    return None
+
+
+@contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Let one command at a time work on a state folder."""
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def launch(state: Path, arguments: list[str]) -> Instance:
+    """Start the server in the background and wait until it answers; raise with its last words when it ends instead."""
+    log = state / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.localcloud", "serve", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+    deadline = time.monotonic() + ANSWER_DEADLINE_S
+    while time.monotonic() < deadline:
+        instance = load(state)
+        if instance and instance.pid == process.pid and answers(instance):
+            return instance
+        if process.poll() is not None:
+            raise HostUnfit(f"the API server ended: {machines.last_words(log, 1)} (more in {log})")
+        time.sleep(0.05)
+    raise HostUnfit(f"the API server does not answer after {ANSWER_DEADLINE_S:.0f} s (see {log})")
+
+
+def answers(instance: Instance) -> bool:
+    """Ask the API anything; any HTTP answer will do."""
+    try:
+        urllib.request.urlopen(instance.endpoint, timeout=2)  # noqa: S310
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def stop(state: Path) -> None:
+    """End the server process; done when it is gone."""
+    instance = load(state)
+    for signal_number, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        if not instance or not instance.alive:
+            break
+        with suppress(ProcessLookupError):
+            os.kill(instance.pid, signal_number)
+        deadline = time.monotonic() + patience_s
+        while instance.alive and time.monotonic() < deadline:
+            time.sleep(0.02)
+    (state / "server.json").unlink(missing_ok=True)
+
+
+def sweep(state: Path) -> None:
+    """Cut the power of every machine and remove every namespace, link and control group of ours."""
+    if other_owner(state):
+        return
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(machines.power_off, cgroups.machine_ids()))
+    network.remove()
+    shutil.rmtree(OWNER.parent, ignore_errors=True)
+
+
+def erase(state: Path) -> None:
+    """Empty the state folder of what the local cloud keeps there."""
+    shutil.rmtree(state / "machines", ignore_errors=True)
+    for path in state.glob("cloud.sqlite*"):
+        path.unlink()

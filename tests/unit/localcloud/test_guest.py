@@ -1,0 +1,59 @@
+"""What a machine's disk gets before its first boot."""
+
+from __future__ import annotations
+
+import json
+
+from scripts.localcloud.guest import MASKED, render_files, render_links
+from scripts.localcloud.hypervisor import MachineSpec
+
+SPEC = MachineSpec(
+    id=17,
+    name="web-1",
+    architecture="x86",
+    cores=2,
+    memory_gb=4,
+    disk_gb=40,
+    image="debian-12",
+    user_data="#cloud-config\n# ümlaut\n",
+    ssh_keys=("ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"),
+    ipv4="198.51.100.17",
+    ipv6_network=None,
+    metadata={},
+)
+
+
+def test_user_data_is_handed_on_untouched():
+    """Not a byte of the user's data changes on its way to cloud-init."""
+    assert render_files(SPEC)["var/lib/cloud/seed/nocloud/user-data"] == "#cloud-config\n# ümlaut\n"
+
+
+def test_meta_data_carries_identity_and_keys():
+    """cloud-init learns the instance, its name and the keys for root."""
+    meta_data = json.loads(render_files(SPEC)["var/lib/cloud/seed/nocloud/meta-data"])
+
+    assert meta_data == {
+        "instance-id": "17",
+        "local-hostname": "web-1",
+        "public-keys": ["ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"],
+    }
+
+
+def test_machines_have_machine_ids_of_their_own():
+    """Two machines of one image differ in their machine id, which has 32 hexadecimal digits."""
+    first = render_files(SPEC)["etc/machine-id"]
+    other = MachineSpec(**{name: getattr(SPEC, name) for name in SPEC.__slots__} | {"id": 18})
+
+    assert len(first.strip()) == 32
+    assert first != render_files(other)["etc/machine-id"]
+
+
+def test_units_that_touch_the_host_are_masked():
+    """Nothing in a machine registers binary formats, loads modules, triggers devices or sets the clock."""
+    assert {
+        "systemd-binfmt.service",
+        "systemd-modules-load.service",
+        "systemd-udevd.service",
+        "systemd-timesyncd.service",
+    } <= set(MASKED)
+    assert render_links()["etc/systemd/system/systemd-binfmt.service"] == "/dev/null"
