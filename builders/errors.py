@@ -66,11 +66,14 @@ class HostKeyMismatch(BuilderError):
 
 
 class RemoteCommandFailed(BuilderError):
-    """A command on the node ended with `exit_status`; `stderr` is what it said."""
+    """A command on the node ended with `exit_status`; `stdout` and `stderr` are what it said."""
 
-    def __init__(self, message: str, *, exit_status: int, stderr: str, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, exit_status: int, stdout: str = "", stderr: str, hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.exit_status = exit_status
+        self.stdout = stdout
         self.stderr = stderr
 
 

@@ -6,6 +6,7 @@ commands mean is its callers' affair. A host key that is not on record ends the 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import select
@@ -41,6 +42,8 @@ _HANDSHAKE_TIMEOUT_S = 20.0
 _LOGIN_GRACE_S = 30.0  # cloud-init may write authorized_keys after sshd has started
 _LONGEST_PAUSE_S = 2.0
 _CHUNK_BYTES = 1 << 20
+_WRONG_DIGEST = 66
+_DISK_FULL = "No space left on device"
 _KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 # paramiko's worker threads log what they also raise; without a handler Python would print it on stderr.
@@ -72,42 +75,35 @@ class Connection:
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Write a small file, its folder included; readers see the old content or the new, never a part."""
-        self._place(path, (content,), check="true", mode=mode, timeout_s=60)
+        self._place(path, (content,), sha256=hashlib.sha256(content).hexdigest(), mode=mode, timeout_s=60)
 
     def upload(self, source: Path, path: str, *, sha256: str, timeout_s: float = 900) -> None:
         """Copy a local file; it takes its name on the node only if its digest there is the one wanted."""
         try:
             with source.open("rb") as file:
-                check = f'[ "$(sha256sum < "$new" | cut -c1-64)" = {shlex.quote(sha256)} ] || exit 66'
-                self._place(
-                    path, iter(lambda: file.read(_CHUNK_BYTES), b""), check=check, mode=0o644, timeout_s=timeout_s
-                )
-        except RemoteCommandFailed as error:
-            if error.exit_status != 66:
-                raise
-            raise TransferRefused(
-                f"node {self.node}: {source} does not have the sha256 that is on record ({sha256[:12]}…)",
-                hint="correct the digest in the settings, or fetch the file again",
-            ) from error
+                chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
+                self._place(path, chunks, sha256=sha256, mode=0o644, timeout_s=timeout_s)
         except FileNotFoundError as error:
             raise TransferRefused(
                 f"{source}: no such file on this machine", hint="run scripts/setup, or correct the path in the settings"
             ) from error
 
-    def _place(self, path: str, content: Iterable[bytes], *, check: str, mode: int, timeout_s: float) -> None:
+    def _place(self, path: str, content: Iterable[bytes], *, sha256: str, mode: int, timeout_s: float) -> None:
+        # The digest also tells a file that came to its end from one whose connection broke.
         target = shlex.quote(path)
         script = (
-            f'export LC_ALL=C; mkdir -p "$(dirname {target})" && new=$(mktemp {target}.XXXXXX) && trap \'rm -f "$new"\' EXIT || exit; '
-            f'cat > "$new" || exit; {check}; chmod {mode:o} "$new" && mv -f "$new" {target}'
+            f'mkdir -p "$(dirname {target})" && new=$(mktemp {target}.XXXXXX) && trap \'rm -f "$new"\' EXIT || exit; '
+            f'cat > "$new" || exit; [ "$(sha256sum < "$new" | cut -c1-64)" = {shlex.quote(sha256)} ] || exit {_WRONG_DIGEST}; '
+            f'chmod {mode:o} "$new" && mv -f "$new" {target}'
         )
         try:
             self._run(script, content, timeout_s)
         except RemoteCommandFailed as error:
-            if "No space left on device" not in error.stderr:
+            if error.exit_status != _WRONG_DIGEST:
                 raise
             raise TransferRefused(
-                f"node {self.node}: {path} does not fit, the disk is full",
-                hint="choose a larger server type, or prune the builder's cache",
+                f"node {self.node}: {path} did not arrive with the sha256 on record ({sha256[:12]}…)",
+                hint="correct the digest in the settings, or fetch the file again",
             ) from error
 
     def _run(self, command: str, stdin: Iterable[bytes], timeout_s: float) -> str:
@@ -115,7 +111,7 @@ class Connection:
         try:
             with self._transport.open_session(timeout=timeout_s) as channel:
                 channel.settimeout(timeout_s)
-                channel.exec_command(command)
+                channel.exec_command(f"export LC_ALL=C; {command}")
                 with suppress(OSError):  # a command that ends early closes its stdin; its exit status says why
                     for chunk in stdin:
                         channel.sendall(chunk)
@@ -133,10 +129,16 @@ class Connection:
                 f"node {self.node}: the connection broke during `{_shown(command)}`",
                 hint="see whether the server is running, then try again",
             )
+        if status and _DISK_FULL in stderr:
+            raise TransferRefused(
+                f"node {self.node}: the disk is full (`{_shown(command)}`)",
+                hint="choose a larger server type, or prune the builder's cache",
+            )
         if status:
             raise RemoteCommandFailed(
                 f"node {self.node}: `{_shown(command)}` failed (exit {status}): {_last_line(stderr or stdout)}",
                 exit_status=status,
+                stdout=stdout,
                 stderr=stderr,
             )
         return stdout

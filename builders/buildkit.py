@@ -1,0 +1,359 @@
+"""Install BuildKit on a node and look at it again: load → compare → apply, over one SSH connection.
+
+An install that finds everything as wanted writes nothing. One that was killed is completed by the next: the record of
+what is installed comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shlex
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builders import buildkit_config, certificates, health, readiness
+from builders.buildkit_config import (
+    BUILDKIT_UNIT,
+    CONFIG,
+    CURRENT,
+    GUARD_FILES,
+    GUARD_UNIT,
+    LIBRARY,
+    BuildKit,
+    Registry,
+)
+from builders.errors import InvalidSetting, NodeNotReady, RemoteCommandFailed, TransferRefused
+from builders.platforms import parse_platform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from builders.certificates import Authority
+    from builders.ssh import Connection
+
+__all__ = ["BuildKit", "Installed", "Registry", "install", "observe", "resolve"]
+
+RENEW_BEFORE = timedelta(days=30)
+_NEVER_VALID = datetime.min.replace(tzinfo=UTC)
+_RECORD = f"{LIBRARY}/installed.json"
+_TARBALL = f"{LIBRARY}/buildkit.tar.gz"
+_TLS = f"{CONFIG}/tls"
+_PACKAGES = {"nft": "nftables", "openssl": "openssl", "curl": "curl"}
+_RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
+
+# All that makes a node what it is; two states are alike if and only if this text is. Reading it writes nothing.
+_STATE = f"""\
+cat {_RECORD} 2> /dev/null || exit 0
+echo; echo --; cat {_TLS}/cert.pem 2> /dev/null; echo; echo --
+find {CONFIG} /etc/slipway {" ".join(sorted(GUARD_FILES - {"/etc/slipway/guard.nft"}))} /etc/systemd/system/{BUILDKIT_UNIT} \
+  -type f -exec sha256sum {{}} + 2> /dev/null | sort
+readlink {CURRENT}; find -L {CURRENT}/bin -type f -printf '%f %s\\n' 2> /dev/null | sort
+systemctl is-enabled {GUARD_UNIT} {BUILDKIT_UNIT}; systemctl is-active {GUARD_UNIT} {BUILDKIT_UNIT}
+/usr/sbin/nft list table inet slipway 2> /dev/null | sha256sum
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What a node has; `configuration` changes if and only if something of it was altered."""
+
+    version: str
+    certificate: str
+    certificate_expires: datetime
+    configuration: str
+    platforms: tuple[str, ...]
+    snapshotter: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What the last completed install leaves on the node."""
+
+    version: str
+    sha256: str
+    platforms: list[str]
+    snapshotter: str
+    configuration: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What is on a node before an install."""
+
+    vcpus: int
+    missing: tuple[str, ...]  # commands
+    unpacked: bool
+    digests: dict[str, str]
+
+
+def resolve(source: str, sha256: str) -> tuple[str, str]:
+    """Return a tarball's full source and its digest: a local file is looked at, a URL passes through."""
+    if "://" in source:
+        return source, sha256
+    path = Path(source).expanduser().absolute()
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidSetting(
+            f"slipway:buildkit: the tarball {path} cannot be read ({error.strerror})",
+            hint="run scripts/setup, which makes it, or name another",
+        ) from error
+    if sha256 and sha256 != digest:
+        raise InvalidSetting(f"slipway:buildkit: the tarball {path} has the sha256 {digest}, not {sha256}")
+    return str(path), digest
+
+
+def install(
+    connection: Connection,
+    wanted: BuildKit,
+    authority: Authority,
+    *,
+    now: datetime,
+    report: Callable[[str], None] = lambda _: None,
+) -> Installed:
+    """Bring a node to what is wanted, and return when it has built something."""
+    with _phase(report, "machine looked at"):
+        found = _find(connection, wanted)
+        files = buildkit_config.render(wanted, vcpus=found.vcpus, authority_certificate=authority.certificate)
+        changed = {path for path, content in files.items() if found.digests.get(path) != _sha256(content)}
+        certificate = _current_certificate(connection, wanted, authority, now)
+        record, installed = _load(connection)
+        whole = record is not None and installed is not None and record.configuration == installed.configuration
+    if whole and installed is not None and not changed and found.unpacked and certificate:
+        return installed
+    _fetch(connection, wanted, found, report)
+    with _phase(report, "network guard loaded"):
+        _write(connection, {path: files[path] for path in sorted(changed)})
+        _load_guard(connection)
+    if not found.unpacked:
+        with _phase(report, "tarball unpacked"):
+            _unpack(connection, wanted)
+    if not certificate:
+        with _phase(report, "certificate signed"):
+            _renew_certificate(connection, wanted, authority, now)
+    with _phase(report, "BuildKit started"):
+        _start(connection, wanted, certain=whole and not changed - GUARD_FILES and found.unpacked and bool(certificate))
+    with _phase(report, "BuildKit checked"):
+        snapshotter = _check(connection, wanted, authority, now)
+    return _record(
+        connection,
+        _Record(
+            version=wanted.version,
+            sha256=wanted.sha256,
+            platforms=[str(wanted.platform)],
+            snapshotter=snapshotter,
+        ),
+    )
+
+
+def observe(connection: Connection) -> Installed | None:
+    """Look at what a node has, and change nothing; None: there is no completed install."""
+    return _load(connection)[1]
+
+
+def _find(connection: Connection, wanted: BuildKit) -> _Found:
+    """Load what the plan depends on; a machine of another architecture is refused."""
+    paths = buildkit_config.render(wanted, vcpus=1, authority_certificate="")  # which they are depends on neither
+    answer = connection.run(
+        f"PATH=$PATH:/usr/sbin; uname -m; nproc; for c in {' '.join(_PACKAGES)}; do command -v $c > /dev/null || printf '%s ' $c; done; "
+        f"echo; [ ! -e {shlex.quote(wanted.folder)} ] || printf unpacked; echo; sha256sum {' '.join(paths)} 2> /dev/null || true"
+    ).splitlines()
+    machine, vcpus, missing, unpacked, *digests = answer
+    if parse_platform(machine) != wanted.platform:
+        raise NodeNotReady(f"node {connection.node}: the machine is {machine}, which does not run {wanted.platform}")
+    return _Found(
+        vcpus=int(vcpus),
+        missing=tuple(missing.split()),
+        unpacked=unpacked == "unpacked",
+        digests={path: digest for digest, _, path in (line.partition("  ") for line in digests)},
+    )
+
+
+def _load(connection: Connection) -> tuple[_Record | None, Installed | None]:
+    """Read the record of the last completed install, and what there is of it now."""
+    text = connection.run(_STATE)
+    if not text.strip():
+        return None, None
+    raw, certificate, state = text.split("\n--\n", 2)
+    record = _Record(**json.loads(raw))
+    return record, Installed(
+        version=record.version,
+        certificate=certificate,
+        certificate_expires=certificates.expires(certificate) if certificate.strip() else _NEVER_VALID,
+        configuration=_sha256(state),
+        platforms=tuple(record.platforms),
+        snapshotter=record.snapshotter,
+    )
+
+
+def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Callable[[str], None]) -> None:
+    """Bring the tarball over while cloud-init ends, then install the commands that are missing."""
+    local = "://" not in wanted.tarball
+
+    def wait_for_cloud_init() -> None:
+        with _phase(report, "cloud-init done"):
+            readiness.wait_for_cloud_init(connection)
+
+    def transfer() -> None:
+        if not found.unpacked:
+            with _phase(report, "tarball copied"):
+                if local:
+                    connection.upload(Path(wanted.tarball), _TARBALL, sha256=wanted.sha256)
+                else:
+                    _download(connection, wanted)
+
+    early = local or "curl" not in found.missing
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        waiting = threads.submit(wait_for_cloud_init)
+        if early:
+            transfer()
+        waiting.result()
+    packages = [_PACKAGES[command] for command in found.missing if command != "curl" or not early]
+    if packages:
+        with _phase(report, f"{', '.join(packages)} installed"):
+            connection.run(
+                "export DEBIAN_FRONTEND=noninteractive; apt-get -qq -o DPkg::Lock::Timeout=300 update && "
+                f"apt-get -qq -y -o DPkg::Lock::Timeout=300 install {' '.join(packages)} > /dev/null",
+                timeout_s=600,
+            )
+    if not early:
+        transfer()
+
+
+def _download(connection: Connection, wanted: BuildKit) -> None:
+    url, digest = shlex.quote(wanted.tarball), shlex.quote(wanted.sha256)
+    try:
+        connection.run(
+            f"mkdir -p {LIBRARY} && curl -fsSL --retry 5 --connect-timeout 20 -o {_TARBALL}.new {url} || exit; "
+            f'[ "$(sha256sum < {_TARBALL}.new | cut -c1-64)" = {digest} ] || {{ rm -f {_TARBALL}.new; exit 66; }}; '
+            f"mv -f {_TARBALL}.new {_TARBALL}",
+            timeout_s=900,
+        )
+    except RemoteCommandFailed as error:
+        if error.exit_status == 66:
+            reason = f"does not have the sha256 on record ({wanted.sha256[:12]}…)"
+        else:
+            reason = f"cannot be downloaded ({error.stderr.strip() or error})"
+        raise TransferRefused(
+            f"node {connection.node}: {wanted.tarball} {reason}", hint="correct slipway:buildkit, the URL or its sha256"
+        ) from error
+
+
+def _unpack(connection: Connection, wanted: BuildKit) -> None:
+    """Give the version a folder of its own; it has its name only when it is whole."""
+    folder = shlex.quote(wanted.folder)
+    connection.run(
+        f"rm -rf {folder}.new && mkdir -p {folder}.new && tar -xzf {_TARBALL} -C {folder}.new --no-same-owner && "
+        # the name under which the CNI library looks for it
+        f"ln -sf buildkit-cni-loopback {folder}.new/bin/loopback && mv -T {folder}.new {folder} && rm -f {_TARBALL}",
+        timeout_s=300,
+    )
+
+
+def _write(connection: Connection, files: dict[str, str]) -> None:
+    """Write several small files in one go."""
+    if not files:
+        return
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path.removeprefix("/"))
+            member.size, member.mode = len(content.encode()), 0o644
+            tar.addfile(member, io.BytesIO(content.encode()))
+    connection.run("tar -xf - -C / --no-same-owner && systemctl daemon-reload", stdin=archive.getvalue())
+
+
+def _load_guard(connection: Connection) -> None:
+    """Load the rules of this install, though the unit may be active with older ones or without any."""
+    connection.run(
+        f"systemctl enable --quiet {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}"
+    )
+
+
+def _current_certificate(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> str:
+    """Return the node's certificate if it serves for longer and belongs to the node's key; else nothing."""
+    certificate = connection.run(
+        f"cd {_TLS} 2> /dev/null || exit 0; "
+        '[ -s cert.pem ] && [ "$(openssl x509 -in cert.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -pubout)" ] '
+        "&& cat cert.pem || true"
+    )
+    serves = (
+        certificate
+        and certificates.issued_by(certificate, authority.certificate)
+        and certificates.matches(certificate, name=wanted.node, addresses=wanted.addresses)
+        and certificates.expires(certificate) - now > RENEW_BEFORE
+    )
+    return certificate if serves else ""
+
+
+def _renew_certificate(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> None:
+    """Let the node make a new key, which never leaves it, and sign its request."""
+    request = connection.run(
+        f"set -e; umask 077; mkdir -p {_TLS}; cd {_TLS}; openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
+        f"-nodes -keyout key.new -subj {shlex.quote(f'/CN={wanted.node}')}"
+    )
+    signed = certificates.sign_server(
+        request, authority, name=wanted.node, addresses=wanted.addresses, now=now, days=wanted.certificate_days
+    )
+    connection.run(
+        f"set -e; cd {_TLS}; cat > cert.new; mv key.new key.pem; mv cert.new cert.pem", stdin=signed.encode()
+    )
+
+
+def _start(connection: Connection, wanted: BuildKit, *, certain: bool) -> None:
+    """Put the version in use; buildkitd goes on running only where it is certain to have read all that is there."""
+    folder = shlex.quote(wanted.folder)
+    connection.run(
+        f'[ "$(readlink {CURRENT})" = {folder} ] || {{ ln -sfn {folder} {CURRENT}.new && mv -T {CURRENT}.new {CURRENT}; }}; '
+        f"ln -sf {CURRENT}/bin/buildctl /usr/local/bin/buildctl; systemctl enable --quiet {BUILDKIT_UNIT}"
+    )
+    if certain:
+        connection.run(f"systemctl start {BUILDKIT_UNIT}", timeout_s=150)
+    else:
+        readiness.restart(connection, timeout_s=_RESTART_TIMEOUT_S)
+
+
+def _check(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> str:
+    """Make sure that the node answers from here and builds; return its snapshotter."""
+    client = certificates.issue_client(authority, "installation", now=now, days=1)
+    health.check(
+        connection.node,
+        wanted.addresses[0],
+        authority_certificate=authority.certificate,
+        client=client,
+        port=buildkit_config.PORT,
+    )
+    snapshotter = readiness.check_workers(connection, wanted.platform)
+    readiness.check_build(connection)
+    return snapshotter
+
+
+def _record(connection: Connection, record: _Record) -> Installed:
+    """Write down that the install is complete, with the state that it left."""
+    connection.put(_RECORD, json.dumps(asdict(record)).encode())
+    _, installed = _load(connection)
+    if installed is None:
+        raise NodeNotReady(f"node {connection.node}: {_RECORD} vanished while it was installed")
+    complete = {**asdict(record), "configuration": installed.configuration}
+    connection.put(_RECORD, json.dumps(complete).encode())
+    return installed
+
+
+@contextmanager
+def _phase(report: Callable[[str], None], name: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    report(f"{name} ({time.monotonic() - started:.1f} s)")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""What must hold before a node counts as ready; each wait has its own deadline and its own words."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from builders.buildkit_config import BUILDKIT_UNIT, CURRENT, SOCKET
+from builders.errors import NodeNotReady, RemoteCommandFailed
+from builders.platforms import Platform, parse_platform
+
+if TYPE_CHECKING:
+    from builders.ssh import Connection
+
+_BUILDCTL = f"{CURRENT}/bin/buildctl --addr unix://{SOCKET}"
+_CLOUD_INIT_DEADLINE_S = 600
+_TEST_BUILD_DEADLINE_S = 180
+
+# Exit 2 means done with recoverable errors.
+_CLOUD_INIT = """\
+command -v cloud-init > /dev/null || { echo '{}'; exit; }
+cloud-init status --wait > /dev/null; status=$?
+[ $status = 1 ] || { echo '{}'; exit; }
+cloud-init status --long --format json || true
+grep -m1 -E 'WARNING|ERROR|CRITICAL' /var/log/cloud-init.log >&2; exit 67
+"""
+_TEST_BUILD = f"""\
+set -e; context=$(mktemp -d); trap 'rm -rf "$context"' EXIT
+cp {CURRENT}/bin/buildctl "$context"
+printf 'FROM scratch\\nRUN --mount=target=/context ["/context/buildctl", "--version"]\\n' > "$context/Dockerfile"
+{_BUILDCTL} build --no-cache --progress=plain --frontend=dockerfile.v0 --local "context=$context" --local "dockerfile=$context" 2>&1
+"""
+
+
+def wait_for_cloud_init(connection: Connection) -> None:
+    """Wait until the machine has set itself up; its own error is shown when it could not."""
+    try:
+        connection.run(_CLOUD_INIT, timeout_s=_CLOUD_INIT_DEADLINE_S)
+    except RemoteCommandFailed as error:
+        if error.exit_status != 67:
+            raise
+        raise NodeNotReady(
+            f"node {connection.node}: cloud-init failed: {_cloud_init_error(error)}",
+            hint="read /var/log/cloud-init-output.log on the node; then delete the server and run `slipway up`",
+        ) from error
+
+
+def _cloud_init_error(error: RemoteCommandFailed) -> str:
+    try:
+        record = json.loads(error.stdout)
+    except ValueError:
+        record = {}
+    reasons = [*(record.get("errors") or ()), record.get("detail") or ""]
+    log = error.stderr.strip()
+    return "; ".join(part.strip() for part in (str(reasons[0]), log) if part.strip()) or "it does not say why"
+
+
+def restart(connection: Connection, *, timeout_s: float) -> None:
+    """Restart buildkitd, which lets running builds finish first, and wait until it says that it is ready."""
+    try:
+        connection.run(f"systemctl restart {BUILDKIT_UNIT}", timeout_s=timeout_s)
+    except RemoteCommandFailed as error:
+        journal = connection.run(f"journalctl -u {BUILDKIT_UNIT} -n 20 -o cat --no-pager").splitlines()
+        reason = next(
+            (line for line in reversed(journal) if line.startswith("buildkitd: ")), journal[-1] if journal else ""
+        )
+        raise NodeNotReady(
+            f"node {connection.node}: BuildKit does not start: {reason or 'its journal is empty'}",
+            hint=f"read `journalctl -u {BUILDKIT_UNIT}` on the node",
+        ) from error
+
+
+def check_workers(connection: Connection, platform: Platform) -> str:
+    """Make sure that the node builds its own platform only; return the snapshotter it uses."""
+    workers = json.loads(connection.run(f"{_BUILDCTL} debug workers --format '{{{{json .}}}}'", timeout_s=30))
+    platforms = {
+        parse_platform(f"{each['os']}/{each['architecture']}") for worker in workers for each in worker["platforms"]
+    }
+    if platforms != {platform}:
+        listed = ", ".join(sorted(map(str, platforms))) or "none"
+        raise NodeNotReady(f"node {connection.node}: BuildKit lists {listed} as its platforms, not {platform} alone")
+    return str(workers[0]["labels"]["org.mobyproject.buildkit.worker.snapshotter"])
+
+
+def check_build(connection: Connection) -> None:
+    """Build something that really runs a command; it needs no registry."""
+    try:
+        connection.run(_TEST_BUILD, timeout_s=_TEST_BUILD_DEADLINE_S)
+    except RemoteCommandFailed as error:
+        lines = [line for line in error.stdout.splitlines() if line.strip()]
+        reason = next(
+            (line for line in reversed(lines) if "error:" in line or "ERROR" in line), lines[-1] if lines else ""
+        )
+        raise NodeNotReady(
+            f"node {connection.node}: the test build failed: {reason or error}",
+            hint=f"read `journalctl -u {BUILDKIT_UNIT}` on the node",
+        ) from error
