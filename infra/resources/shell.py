@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pulumi.dynamic import ResourceProvider
 
 from builders.errors import BuilderError
+from infra.resources import watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The dynamic provider's gRPC server logs a traceback for each failure that it also reports to the engine.
 logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+watchdog.start()
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
