@@ -115,9 +115,11 @@ class ActionWaiter:
         watched = self._watched.get(action_id)
         if watched is None:
             return
-        if self.configuration.poll_function == "exponential":
+        now = asyncio.get_running_loop().time()
+        # One that was only asked about because another was due keeps its interval; its next turn counts from now.
+        if self.configuration.poll_function == "exponential" and watched.due <= now:
             watched.interval_s = min(watched.interval_s * 2, _LONGEST_INTERVAL_S)
-        watched.due = asyncio.get_running_loop().time() + watched.interval_s
+        watched.due = now + watched.interval_s
 
     def _end(self, action_id: int, error: ProviderError | None) -> None:
         watched = self._watched.pop(action_id, None)

@@ -146,4 +146,4 @@ def _reason(exc: BaseException) -> str:
     inner = exc
     while (cause := inner.__cause__ or inner.__context__) is not None:
         inner = cause
-    return inner.strerror if isinstance(inner, OSError) and inner.strerror else type(exc).__name__
+    return inner.strerror.lower() if isinstance(inner, OSError) and inner.strerror else type(exc).__name__

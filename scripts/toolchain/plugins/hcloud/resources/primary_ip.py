@@ -57,9 +57,14 @@ class PrimaryIp(Resource):
 
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Send GET /primary_ips/{id}."""
-        del known
         address = await self.api.find(f"/primary_ips/{object_id}", "primary_ip")
-        return None if address is None else primary_ip_outputs(address)
+        if address is None:
+            return None
+        outputs = primary_ip_outputs(address)
+        if outputs["assigneeType"] == "unassigned":
+            # A program may say what the address is for before it is on a server; the API then says "unassigned".
+            outputs["assigneeType"] = known.get("assigneeType") or "unassigned"
+        return outputs
 
     async def update(self, object_id: str, *, old: Values, new: Values, changed: frozenset[str]) -> None:
         """Send PUT for each changed field, assign or unassign, protect."""
