@@ -325,7 +325,11 @@ async def _reboot(cloud: Cloud, action: Action) -> None:
 
 async def _reset(cloud: Cloud, action: Action) -> None:
     if await _boots(cloud, action):
-        await cloud.hypervisor.reset(action.resources[0].id)
+        spec = cloud.spec(_of(cloud, action))
+        if await cloud.hypervisor.running(spec.id):
+            await cloud.hypervisor.reset(spec.id)
+        else:
+            await cloud.hypervisor.start(spec)
 
 
 async def _rebuild(cloud: Cloud, action: Action) -> None:
