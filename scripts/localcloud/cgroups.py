@@ -64,7 +64,7 @@ def kill(machine_id: int) -> None:
         _signal(pid)
     grace = time.monotonic() + (2.0 if pid else 0.0)
     deadline = grace + 10.0
-    seen = {each: birth(each) for each in _pids(machine_id)}
+    seen = _pids(machine_id)
     while left := _pids(machine_id):
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes {sorted(left)} do not end")
@@ -74,7 +74,7 @@ def kill(machine_id: int) -> None:
         time.sleep(0.01)
     # Dead ones may wait for their parent to take notice; an idle parent shall not hold us up.
     reaped = time.monotonic() + 1.0
-    while any(born and birth(each) == born for each, born in seen.items()) and time.monotonic() < reaped:
+    while any(Path(f"/proc/{each}").exists() for each in seen) and time.monotonic() < reaped:
         time.sleep(0.01)
 
 
@@ -90,11 +90,12 @@ def remove(machine_id: int) -> None:
 
 
 def birth(pid: int) -> str | None:
-    """Give the start time of a process in the kernel's ticks, which tells it from a later one of the same number."""
+    """Give the start time of a live process in the kernel's ticks, which tells it from a later one of the same number."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state == "Z" else rest[18]
 
 
 def _signal(pid: int) -> None:
