@@ -194,24 +194,26 @@ def _write_private(path: Path, text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="slipway",
+        parents=[_common()],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
     )
+    parser.set_defaults(cwd=Path(), stack=None, config_file=None, debug=False)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(
         name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str
     ) -> argparse.ArgumentParser:
         added = verbs.add_parser(
-            name, help=purpose, description=f"{purpose[0].upper()}{purpose[1:]}.", epilog=f"example: {example}"
+            name,
+            parents=[_common()],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            epilog=f"example: {example}",
         )
         added.set_defaults(verb=run)
-        added.add_argument(
-            "-C", "--cwd", metavar="DIR", type=Path, default=Path(), help="the project's folder (this one)"
-        )
-        added.add_argument("-s", "--stack", metavar="NAME", help="the stack (the one that pulumi has selected)")
-        added.add_argument("--config-file", metavar="FILE", type=Path, help="the stack's settings (Pulumi.NAME.yaml)")
-        added.add_argument("--debug", action="store_true", help="show where an error came from")
         return added
 
     def listing(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -242,6 +244,16 @@ def _parser() -> argparse.ArgumentParser:
     disconnect.add_argument("builder", nargs="*", metavar="BUILDER", help="which, where there are several")
     disconnect.add_argument("--all", action="store_true", help="all that slipway registered here")
     return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """Return what every verb takes, before its name or after it; absent flags leave no trace, so that one place cannot undo the other."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("-C", "--cwd", metavar="DIR", type=Path, help="the project's folder (this one)")
+    common.add_argument("-s", "--stack", metavar="NAME", help="the stack (the one that pulumi has selected)")
+    common.add_argument("--config-file", metavar="FILE", type=Path, help="the stack's settings (Pulumi.NAME.yaml)")
+    common.add_argument("--debug", action="store_true", help="show where an error came from")
+    return common
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""The command's surface: verbs, help, exit codes, and how it starts."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from builders import cli
+
+VERBS = ("up", "down", "status", "connect", "invite", "disconnect")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_has_one_example_that_is_right(verb, capsys):
+    """The example is a command that the parser itself takes."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example: ")]
+
+    assert caught.value.code == 0
+    assert len(examples) == 1
+    name, *arguments = examples[0].removeprefix("example: ").split()
+    assert (name, arguments[0]) == ("slipway", verb)
+    assert cli._parser().parse_args(arguments)
+
+
+def test_the_list_of_verbs_is_the_whole_of_it(capsys):
+    """Each verb is named in the command's own help."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+
+    shown = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"\n    {verb} " in shown or f"\n    {verb}\n" in shown] == list(VERBS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["upp"], ["status", "--format", "xml"], ["invite"]])
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    """As with every Unix command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+
+    assert caught.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_folder_and_stack_may_stand_before_the_verb_or_after():
+    """As with pulumi itself."""
+    before = cli._parser().parse_args(["-C", "here", "-s", "dev", "status"])
+    after = cli._parser().parse_args(["status", "-C", "here", "-s", "dev"])
+
+    assert (str(before.cwd), before.stack, before.debug) == ("here", "dev", False)
+    assert (str(after.cwd), after.stack, after.debug) == ("here", "dev", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("12h", 12), ("1d", 24), ("30d", 720), ("8w", 1344)], ids=["hours", "day", "days", "weeks"]
+)
+def test_lifetimes_are_hours_days_or_weeks(text, hours):
+    """As in `--for 30d`."""
+    assert cli._lifetime(text).total_seconds() == hours * 3600
+
+
+@pytest.mark.parametrize("text", ["", "0d", "30", "d", "1.5d", "-1d", "30 d", "1y", "1000000d"])
+def test_other_lifetimes_are_refused(text, capsys, tmp_path, monkeypatch):
+    """The line says how it is written."""
+    monkeypatch.chdir(tmp_path)
+
+    assert cli.main(["invite", "alice", f"--for={text}"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --for {text!r}: say a number of hours, days or weeks, as in 12h, 30d, 8w\n"
+    )
+
+
+def test_outside_a_project_the_line_says_how_to_get_into_one(capsys, tmp_path):
+    """No traceback, and the command that cures it."""
+    assert cli.main(["up", "-C", str(tmp_path)]) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"error: {tmp_path}: this is not in a Slipway project\n"
+        "hint: go to its folder, or name it: slipway -C FOLDER …\n"
+    )
+
+
+def test_a_project_of_somebody_else_is_not_touched(capsys, tmp_path):
+    """`slipway up` asks no question, so it must not run another program."""
+    (tmp_path / "Pulumi.yaml").write_text("name: payroll\nruntime: python\n")
+
+    assert cli.main(["up", "-C", str(tmp_path)]) == 1
+    assert "this is not in a Slipway project" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(capsys, tmp_path):
+    """Only then is there a traceback."""
+    cli.main(["up", "--debug", "-C", str(tmp_path)])
+
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("not json", "error: bundle: this is no file that `slipway invite` wrote"),
+        ('{"slipway-bundle": 2}', "error: bundle: version 2 is not known, update slipway"),
+    ],
+)
+def test_connect_refuses_what_is_no_bundle(text, line, capsys, monkeypatch):
+    """From stdin as from a file."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    assert cli.main(["connect", "-"]) == 2
+    assert capsys.readouterr().err.splitlines()[0] == line
+
+
+def test_connect_names_a_bundle_that_is_not_there(capsys, tmp_path):
+    """A missing file is told by its name."""
+    assert cli.main(["connect", str(tmp_path / "alice.slipway")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/alice.slipway: no such file or directory\n"
+
+
+def test_a_private_file_is_replaced_whole_and_readable_for_its_owner_only(tmp_path):
+    """Whatever stood there before, and whoever could read it."""
+    path = tmp_path / "alice.slipway"
+    path.write_text("old")
+    path.chmod(0o644)
+
+    cli._write_private(path, "new")
+
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o600)
+    assert [each.name for each in tmp_path.iterdir()] == ["alice.slipway"]
+
+
+def test_the_command_starts_without_its_heavy_libraries():
+    """They are imported inside the verbs that need them, so that help and completion are at once."""
+    script = (
+        "import sys; from builders import cli; cli._parser(); "
+        "print(*sorted({'pulumi', 'grpc', 'cryptography', 'hcloud', 'paramiko'} & sys.modules.keys()))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "\n"
