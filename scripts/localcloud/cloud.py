@@ -43,6 +43,8 @@ class Cloud:
         """Open the state; nothing runs yet."""
         self.settings = settings
         self.hypervisor = hypervisor
+        if settings.state:
+            settings.state.mkdir(parents=True, exist_ok=True)
         self.store = Store(settings.state / "cloud.sqlite" if settings.state else None)
         self.clock = Clock(timedelta(seconds=self.store.mark(CLOCK) or 0))
         self.faults = Faults()

@@ -46,7 +46,7 @@ NEXT_ID, CLOCK = 1, 2
 FIRST_ID = 10_000_001
 
 
-class StoreFailed(Exception):
+class StoreFailed(OSError):
     """The state file cannot be used."""
 
 

@@ -649,7 +649,7 @@ class TestPrimaryIps:
         assert client.primary_ips.get_all() == []
 
     def test_assign_and_unassign(self, client):
-        """Only while the server is off; only an unassigned address can be deleted."""
+        """Only while the server is off; the same holds for the deletion of an assigned address."""
         server = order(client, public_net=ServerCreatePublicNetwork(enable_ipv4=False))
         ip = client.primary_ips.create("ipv4", "kept", location=FSN1).primary_ip
 
@@ -662,7 +662,7 @@ class TestPrimaryIps:
         assert server.public_net.ipv4.ip == ip.ip
         with refused("server_not_stopped"):
             ip.unassign()
-        with refused("must_be_unassigned"):
+        with refused("server_not_stopped"):
             ip.delete()
         finish(server.power_off())
         finish(ip.unassign())

@@ -146,12 +146,12 @@ def update(cloud: Cloud, call: Call) -> Reply:
 
 
 def delete(cloud: Cloud, call: Call) -> Reply:
-    """Give an address back; it must not be assigned."""
+    """Give an address back; the server that it is assigned to must be off."""
     ip = _free(cloud, call)
     if ip.protected:
         raise protected("primary IP", "deletion")
     if ip.server is not None:
-        raise ApiError("must_be_unassigned", f"primary IP {ip.name} must be unassigned before it can be deleted")
+        _check_off(cloud, _server(cloud, ip.server))
     release(cloud, ip)
     return no_content()
 
