@@ -102,7 +102,8 @@ def _server_type(item: Mapping[str, Any]) -> dict[str, Any]:
         **_deprecation(item),
         "category": item.get("category"),
         "cpuType": item["cpu_type"],
-        "includedTraffic": 0,
+        # Told per location with the prices nowadays.
+        "includedTraffic": item.get("included_traffic") or 0,
         "locations": locations,
         "storageType": item["storage_type"],
     }
