@@ -200,7 +200,8 @@ WantedBy=multi-user.target
 """
 
 # A stop lets running builds finish: SIGTERM reaches buildkitd alone. What runs in a build may be out of memory without
-# taking the daemon along. Seccomp and no_new_privs settings are absent, for runc passes them on to every RUN step.
+# taking the daemon along. buildkitd lists platforms that the kernel can emulate beside those that are pinned, and finds
+# them by running files in /tmp: there it may not. Seccomp and no_new_privs settings are absent, for runc passes them on to every RUN step.
 _BUILDKIT_UNIT = f"""\
 [Unit]
 Description=BuildKit
@@ -225,6 +226,7 @@ LimitNOFILE=1048576
 OOMPolicy=continue
 UMask=0022
 PrivateTmp=yes
+NoExecPaths=/tmp
 ProtectHome=yes
 ProtectSystem=full
 CapabilityBoundingSet=~CAP_SYS_BOOT CAP_SYS_MODULE CAP_SYS_TIME
