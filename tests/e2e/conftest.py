@@ -1,0 +1,221 @@
+"""The main job's stage: a local cloud with real machines, a registry on a host of its own, and stacks on both."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import bcrypt
+import httpx
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
+REGISTRY = "198.51.100.2:5000"
+PYTHON = str(Path(sys.executable))
+PATH = f"{ROOT}/.venv/bin:{CACHE}/bin:{os.environ['PATH']}:{CACHE}/plugins"
+
+
+def _missing():
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "Linux and root, for the machines' namespaces"
+    tools = [
+        tool for tool in ("pulumi", "buildx", "systemd-nspawn", "docker-registry") if not shutil.which(tool, path=PATH)
+    ]
+    if tools:
+        return f"{', '.join(tools)} (run scripts/setup)"
+    images = [name for name in ("amd64", "arm64") if not (CACHE / "machines" / name).is_dir()]
+    return f"the machine images {', '.join(images)} (run scripts/setup)" if images else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _able():
+    if reason := _missing():
+        pytest.skip(f"this host lacks {reason}")
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The local cloud as a user has it."""
+
+    state: Path
+    endpoint: str = "http://127.0.0.1:8765/v1"
+    control: str = "http://127.0.0.1:8766"
+    token: str = "localcloud" + "0" * 54
+
+    def writes(self, since):
+        return httpx.get(f"{self.control}/history", params={"method": "!GET", "since": since}).json()
+
+    def count(self):
+        return httpx.get(f"{self.control}/history").json()["last"]
+
+    def listing(self, kind):
+        answer = httpx.get(f"{self.endpoint}/{kind}", headers={"Authorization": f"Bearer {self.token}"})
+        return answer.json()[kind]
+
+    def remove(self, kind, number):
+        headers = {"Authorization": f"Bearer {self.token}"}
+        httpx.delete(f"{self.endpoint}/{kind}/{number}", headers=headers).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory):
+    """A local cloud of the session's own."""
+    state = tmp_path_factory.mktemp("localcloud")
+    command = [PYTHON, "-m", "scripts.localcloud"]
+    subprocess.run([*command, "up", "--state", state], cwd=ROOT, check=True)
+    yield Cloud(state=state)
+    subprocess.run([*command, "down", "--state", state], cwd=ROOT, check=True)
+
+
+@dataclass(frozen=True)
+class RegistryHost:
+    """A registry:2 with TLS and a password on its own test host."""
+
+    address: str
+    ca: str
+    login: str  # as Docker's config.json holds it
+
+
+@pytest.fixture(scope="session")
+def registry(cloud, tmp_path_factory):
+    """Debian's docker-registry, which is registry:2, in a namespace of its own."""
+    home = tmp_path_factory.mktemp("registry")
+    subprocess.run(
+        [PYTHON, "-m", "scripts.localcloud", "host", "registry", REGISTRY.split(":", maxsplit=1)[0], "--state", cloud.state],
+        cwd=ROOT,
+        check=True,
+    )
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=test registry", "-addext", f"subjectAltName=IP:{REGISTRY.split(':', maxsplit=1)[0]}",
+         "-keyout", home / "key.pem", "-out", home / "ca.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    hashed = bcrypt.hashpw(b"secret-of-the-test", bcrypt.gensalt(rounds=4)).decode()
+    (home / "htpasswd").write_text(f"test:{hashed}\n")
+    (home / "config.yml").write_text(
+        f"""version: 0.1
+storage: {{filesystem: {{rootdirectory: {home}/data}}}}
+http: {{addr: "{REGISTRY}", tls: {{certificate: {home}/ca.pem, key: {home}/key.pem}}}}
+auth: {{htpasswd: {{realm: test, path: {home}/htpasswd}}}}
+"""
+    )
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", "slipway-registry", "docker-registry", "serve", home / "config.yml"],
+            stdout=log,
+            stderr=log,
+        )
+    yield RegistryHost(
+        address=REGISTRY,
+        ca=(home / "ca.pem").read_text(),
+        login=base64.b64encode(b"test:secret-of-the-test").decode(),
+    )
+    process.terminate()
+    process.wait(10)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A person's machine: their own buildx, Docker and slipway configuration."""
+
+    home: Path
+    registry: RegistryHost
+    project: Path | None = None
+    stack: str = ""
+    state: Path | None = None
+    extra: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        plugins = self.home / "docker" / "cli-plugins"
+        if not plugins.exists():
+            plugins.mkdir(parents=True)
+            (plugins / "docker-buildx").symlink_to(shutil.which("buildx", path=PATH))
+            auths = {"auths": {self.registry.address: {"auth": self.registry.login}}}
+            (self.home / "docker" / "config.json").write_text(json.dumps(auths))
+
+    @property
+    def environment(self):
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PULUMI", "HCLOUD", "BUILDX"))},
+            "PATH": PATH,
+            "DOCKER_CONFIG": str(self.home / "docker"),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_CACHE_HOME": str(CACHE.parent),
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+            **({"PULUMI_BACKEND_URL": f"file://{self.state}", "PULUMI_STACK": self.stack} if self.state else {}),
+            **self.extra,
+        }
+
+    def run(self, *command, check=True, **kwargs):
+        """Run a command in the project; a failure shows what it said."""
+        done = subprocess.run(
+            [str(each) for each in command], cwd=self.project or self.home, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=900, **kwargs,
+        )  # fmt: skip
+        if check and done.returncode:
+            pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}")
+        return done
+
+    def up(self, **kwargs):
+        return self.run("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", **kwargs)
+
+    def destroy(self, *arguments, **kwargs):
+        return self.run("pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", *arguments, **kwargs)
+
+    def outputs(self):
+        return json.loads(self.run("pulumi", "stack", "output", "--json", "--show-secrets").stdout)
+
+    def build(self, context, tag, *arguments, builder=None, **kwargs):
+        return self.run(
+            "buildx", "build", "--builder", builder or f"slipway-{self.stack}", "--progress", "plain",
+            "--platform", "linux/amd64,linux/arm64", "--push", "-t", f"{self.registry.address}/{tag}", *arguments,
+            context, **kwargs,
+        )  # fmt: skip
+
+    def on_another(self, home):
+        """The same stack from a second machine."""
+        home.mkdir()
+        return replace(self, home=home)
+
+
+@pytest.fixture(scope="session")
+def make_operator(cloud, registry, tmp_path_factory):
+    """Make a machine with a stack of its own: `make_operator("dev", address="ephemeral")`."""
+
+    def make(stack, *, home=None, **settings):
+        home = home or tmp_path_factory.mktemp(stack)
+        project = home / "project"
+        project.mkdir()
+        (project / "infra").symlink_to(ROOT / "infra")
+        (project / ".venv").symlink_to(ROOT / ".venv")
+        shutil.copy(ROOT / "Pulumi.yaml", project)
+        local = yaml.safe_load((ROOT / "Pulumi.local.yaml").read_text())["config"]
+        buildkit = local["slipway:buildkit"]
+        for name, tarball in buildkit["tarballs"].items():
+            tarball["source"] = str(CACHE / "buildkit" / f"buildkit-v0.32.2.{name.replace('/', '-')}.tar.gz")
+        config = {
+            "hcloud:endpoint": cloud.endpoint,
+            "hcloud:token": cloud.token,
+            "slipway:buildkit": buildkit,
+            "slipway:registries": [{"host": registry.address, "ca": registry.ca}],
+            **{f"slipway:{key}": value for key, value in settings.items()},
+        }
+        (project / f"Pulumi.{stack}.yaml").write_text(yaml.safe_dump({"config": config}))
+        state = home / "state"
+        state.mkdir()
+        operator = Machine(home=home, registry=registry, project=project, stack=stack, state=state)
+        operator.run("pulumi", "stack", "init", stack)
+        return operator
+
+    return make

@@ -1,0 +1,188 @@
+"""The main job: `pulumi up`, one build on two architectures, and `pulumi destroy` that leaves nothing."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(900)]
+
+DOCKERFILE = """\
+FROM scratch AS build
+ARG TARGETARCH
+ADD base-$TARGETARCH.tar /
+COPY hello.c .
+RUN cc -O2 -static -o /hello hello.c && echo "compiled on $(uname -m)" && /hello
+FROM scratch
+COPY --from=build /hello /hello
+"""
+HELLO = """\
+#include <stdio.h>
+int main(void) { puts("hello"); return 0; }
+"""
+
+
+@pytest.fixture(scope="module")
+def operator(make_operator):
+    """The operator, whose stack is up from the first test to the last."""
+    machine = make_operator("dev")
+    machine.up()
+    yield machine
+    machine.run("pulumi", "state", "unprotect", "--all", "--yes", check=False)
+    machine.destroy(check=False)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """A real program, compiled in a RUN step, on a base made from the machines' own Debian."""
+    from tests.e2e.conftest import CACHE
+
+    folder = tmp_path_factory.mktemp("hello")
+    for architecture in ("amd64", "arm64"):
+        (folder / f"base-{architecture}.tar").hardlink_to(CACHE / "base" / f"{architecture}.tar")
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "hello.c").write_text(HELLO)
+    return folder
+
+
+def _on(operator, node, command):
+    """Run a command on a node as the operator, its host key checked."""
+    from builders import ssh
+
+    found = next(each for each in operator.outputs()["nodes"] if each["name"] == node)
+    with ssh.connect(
+        node, found["address"], host_keys=[found["host_key"]], private_key=operator.outputs()["sshKey"]
+    ) as connection:
+        return connection.run(command)
+
+
+def test_every_node_is_ready_and_told_in_the_outputs(operator):
+    """Name, platform, address, host key, certificate's end and BuildKit version of each node."""
+    nodes = {node["name"]: node for node in operator.outputs()["nodes"]}
+
+    assert {name: node["platform"] for name, node in nodes.items()} == {
+        "amd64-1": "linux/amd64",
+        "arm64-1": "linux/arm64",
+    }
+    assert {node["buildkit_version"] for node in nodes.values()} == {"v0.32.2"}
+    assert all(node["host_key"].startswith("ssh-ed25519 ") for node in nodes.values())
+
+
+def test_one_build_is_pushed_for_both_architectures_each_compiled_on_its_own(operator, context, registry):
+    """The index has both platforms, the compiler ran on aarch64 and on x86_64."""
+    said = operator.build(context, "hello:1").stdout
+
+    assert set(re.findall(r"compiled on (\w+)", said)) == {"aarch64", "x86_64"}
+    index = json.loads(
+        operator.run(
+            "buildx", "imagetools", "inspect", "--builder", "slipway-dev", "--raw", f"{registry.address}/hello:1"
+        ).stdout
+    )
+    platforms = {f"{each['platform']['os']}/{each['platform']['architecture']}" for each in index["manifests"]}
+    assert platforms - {"unknown/unknown"} == {"linux/amd64", "linux/arm64"}
+
+
+@pytest.mark.parametrize(("node", "own", "other"), [("amd64-1", "amd64", "arm64"), ("arm64-1", "arm64", "amd64")])
+def test_each_nodes_history_holds_builds_of_its_own_platform_only(operator, node, own, other):
+    """What BuildKit itself recorded, not what we believe to have sent."""
+    history = _on(
+        operator,
+        node,
+        "buildctl --addr unix:///run/buildkit/buildkitd.sock debug histories --format json || buildctl --addr unix:///run/buildkit/buildkitd.sock debug histories",
+    )
+
+    assert f"linux/{own}" in history
+    assert f"linux/{other}" not in history
+
+
+def test_a_second_up_changes_nothing_and_writes_nothing(operator, cloud):
+    """0 API writes, and no file of a node's system is newer than the run."""
+    before = cloud.count()
+    stamps = {node: _on(operator, node, "touch /run/before && date +%s") for node in ("amd64-1", "arm64-1")}
+
+    said = operator.up().stdout
+
+    assert "unchanged" in said
+    assert not re.search(r"\d+ (created|updated|replaced|deleted)", said)
+    assert cloud.writes(before)["writes"] == 0
+    assert set(stamps) == {"amd64-1", "arm64-1"}
+    for node in stamps:
+        assert _on(operator, node, "find /etc /usr /root /opt -newer /run/before -type f") == ""
+
+
+def test_no_private_key_is_in_the_state_or_the_machines_data_but_the_retired_one(operator, cloud):
+    """Neither PEM nor OpenSSH key material is readable in the state file; user_data holds the bootstrap key alone."""
+    raw = "".join(path.read_text() for path in operator.state.rglob("*.json"))
+
+    assert "PRIVATE KEY" not in raw
+    user_data = subprocess.run(
+        ["grep", "-rhoE", "BEGIN [A-Z ]*PRIVATE KEY", cloud.state], capture_output=True, text=True, check=False
+    ).stdout.splitlines()
+    assert set(user_data) <= {"BEGIN OPENSSH PRIVATE KEY", "BEGIN EC PRIVATE KEY", "BEGIN PRIVATE KEY"}
+    stored = json.dumps(cloud.listing("servers"))
+    assert "PRIVATE KEY" not in stored
+
+
+@pytest.mark.parametrize("node", ["amd64-1", "arm64-1"])
+def test_a_machine_serves_its_final_host_key_alone(operator, node):
+    """The bootstrap key, which user_data told, is gone from the machine's SSH."""
+    found = next(each for each in operator.outputs()["nodes"] if each["name"] == node)
+
+    scanned = subprocess.run(
+        ["ssh-keyscan", "-T", "10", found["address"]], capture_output=True, text=True, check=True
+    ).stdout
+
+    keys = {" ".join(line.split()[1:3]) for line in scanned.splitlines() if not line.startswith("#")}
+    assert keys == {" ".join(found["host_key"].split()[:2])}
+
+
+def test_a_second_operators_up_registers_there_and_changes_nothing_else(operator, tmp_path, cloud):
+    """State holds no path; what is missing is only this machine's registration."""
+    second = operator.on_another(tmp_path / "second")
+    before = cloud.count()
+
+    said = second.up().stdout
+
+    assert re.search(r"~ 1 updated", said), said
+    assert cloud.writes(before)["writes"] == 0
+    assert "slipway-dev" in second.run("buildx", "ls").stdout
+    assert "unchanged" in operator.up().stdout
+
+
+def test_a_server_deleted_by_hand_is_replaced(operator, cloud, context):
+    """The address stays, so the next build works with the same registration."""
+    [server] = [each for each in cloud.listing("servers") if each["name"] == "slipway-dev-amd64-1"]
+    addresses = {node["name"]: node["address"] for node in operator.outputs()["nodes"]}
+    cloud.remove("servers", server["id"])
+
+    operator.up()
+
+    assert {node["name"]: node["address"] for node in operator.outputs()["nodes"]} == addresses
+    operator.build(context, "hello:2")
+
+
+def test_destroy_without_the_protected_leaves_what_is_kept_and_up_builds_again(operator, cloud, context):
+    """Between releases only the addresses are left; the authority is kept, so the certificates go on."""
+    operator.destroy("--exclude-protected")
+
+    assert cloud.listing("servers") == []
+    assert len(cloud.listing("primary_ips")) == 4
+    assert "slipway-dev" not in operator.run("buildx", "ls").stdout
+
+    operator.up()
+    operator.build(context, "hello:3")
+
+
+def test_destroy_works_though_a_server_is_gone_and_twice(operator, cloud):
+    """Nothing of ours is left in the cloud or in buildx."""
+    [server, *_] = cloud.listing("servers")
+    cloud.remove("servers", server["id"])
+    operator.run("pulumi", "state", "unprotect", "--all", "--yes")
+
+    operator.destroy()
+    operator.destroy()
+
+    for kind in ("servers", "primary_ips", "firewalls", "ssh_keys"):
+        assert cloud.listing(kind) == []
+    assert "slipway-dev" not in operator.run("buildx", "ls").stdout
