@@ -15,6 +15,7 @@ LAYERS = {
     "scripts.registry": {"scripts.registry"},
     "scripts.localcloud": {"scripts.localcloud"},  # a double that shares code with what it tests proves nothing
     "scripts.toolchain": {"scripts.toolchain"},
+    "scripts.benchmarks": {"scripts.benchmarks"},
 }
 
 # An outside library and the modules that may import it: its door. Values imported for types alone do not count.

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run, for a machine that is noisy."""

@@ -1,0 +1,35 @@
+"""The command: `scripts/bench fleet`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from scripts.benchmarks import fleet
+from scripts.benchmarks.stage import StageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one benchmark: the table goes to standard error, JSON to standard output."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure Slipway on the local cloud.")
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    help_ = "time `pulumi up` for 1, 2 and 4 AMD64 builders, beside what this host takes for the bare steps"
+    benchmarks.add_parser("fleet", help=help_, description=help_, epilog="example: scripts/bench fleet > fleet.json")
+    parser.parse_args(argv)
+    try:
+        measured = fleet.measure()
+    except StageFailed as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(fleet.render(measured), file=sys.stderr)
+    print(json.dumps(measured, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
