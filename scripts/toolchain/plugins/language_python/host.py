@@ -7,6 +7,7 @@ gets UNIMPLEMENTED for those.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 EXECUTOR = "pulumi-language-python-exec"
 STOP_GRACE_S = 5.0
+PR_SET_PDEATHSIG = 1
 MAX_MESSAGE_BYTES = 400 * 1024 * 1024
 """The engine's own limit."""
 
@@ -100,6 +102,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             env=build_environment(os.environ, program, find_virtualenv(root, options), options),
             cwd=program.directory,
             stdin=asyncio.subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,
         )
         self._running.add(process)
         try:
@@ -159,6 +162,12 @@ def _read_program(request: Message, *, engine: str) -> Program:
         config=dict(request.config),
         secret_keys=tuple(request.configSecretKeys),
     )
+
+
+def _end_with_parent() -> None:
+    # A host that was killed cannot stop its program any more; the kernel does it then.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def find_executor() -> Path:

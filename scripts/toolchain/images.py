@@ -1,0 +1,127 @@
+"""Root file systems made by mmdebstrap: what local machines boot, and what the demo's base image holds.
+
+In a machine image of another architecture the netfilter tools are the host's: user-mode emulation does not pass
+their system calls to the kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.toolchain.artefact import Artefact, digest
+from scripts.toolchain.commands import read_output
+from scripts.toolchain.errors import SetupError
+from scripts.toolchain.layout import ARCHITECTURES, Layout, host_architecture
+from scripts.toolchain.steps import Step
+
+if TYPE_CHECKING:
+    from scripts.toolchain.commands import Log
+
+RELEASE = "bookworm"
+
+MACHINE = (
+    "systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "cloud-init", "iproute2", "ca-certificates",
+    "curl", "openssl", "procps", "iputils-ping",
+)  # fmt: skip
+NETFILTER = ("nftables", "iptables")
+COMPILER = ("gcc", "libc6-dev")
+
+SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale"))
+
+# Nothing that must differ between machines stays in the image; cloud-init makes it at the first boot.
+ANONYMOUS = 'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/var/lib/dbus/machine-id; : > "$1"/etc/machine-id'
+CLOUD_INIT = r"""
+printf 'datasource_list: [NoCloud]\nlocale: C.UTF-8\napt: {preserve_sources_list: true}\n' \
+  > "$1"/etc/cloud/cloud.cfg.d/90-slipway.cfg
+""".strip()
+
+
+def machine_options(architecture: str, host: str) -> list[str]:
+    """Return mmdebstrap's options for a machine image of `architecture` on a host of `host`."""
+    foreign = architecture != host
+    netfilter = [f"{package}:{host}" if foreign else package for package in NETFILTER]
+    return [
+        "--variant=minbase",
+        f"--arch={architecture},{host}" if foreign else f"--arch={architecture}",
+        f"--include={','.join([*MACHINE, *netfilter])}",
+        *SLIM,
+        f"--customize-hook={ANONYMOUS}",
+        f"--customize-hook={CLOUD_INIT}",
+    ]
+
+
+def base_options(architecture: str) -> list[str]:
+    """Return mmdebstrap's options for a base image with a C compiler."""
+    return ["--variant=essential", f"--arch={architecture}", f"--include={','.join(COMPILER)}", *SLIM]
+
+
+def debian_sources() -> str:
+    """Return the package sources of this host for the images, "" where it has none and mmdebstrap's default serves."""
+    columns = "$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
+    listed = read_output(["apt-get", "indextargets", "--format", columns, "Created-By: Packages"]) or ""
+    return select_sources(listed)
+
+
+def select_sources(listed: str) -> str:
+    """Return those lines of `origin|source` that are Debian's own of our release."""
+    split = [line.partition("|") for line in dict.fromkeys(listed.splitlines())]
+    ours = [source for origin, _, source in split if origin == "Debian" and source.split()[2].startswith(RELEASE)]
+    return "".join(f"{source}\n" for source in ours)
+
+
+def image_steps(layout: Layout) -> list[Step]:
+    """Return the steps that make the images, the emulated and so slowest ones first."""
+    host = host_architecture()
+    order = sorted(ARCHITECTURES, key=lambda each: each == host)
+    machines = [
+        _step(
+            f"machine image {architecture}",
+            layout.machine(architecture),
+            machine_options(architecture, host),
+            architecture=architecture,
+            about_s=70 if architecture == host else 300,
+        )
+        for architecture in order
+    ]
+    bases = [
+        _step(
+            f"base image {architecture}",
+            layout.base(architecture),
+            base_options(architecture),
+            architecture=architecture,
+            about_s=25 if architecture == host else 80,
+        )
+        for architecture in order
+    ]
+    return machines + bases
+
+
+def _step(name: str, path: Path, options: list[str], *, architecture: str, about_s: int) -> Step:
+    artefact = Artefact(path=path, key=digest(RELEASE, *options))
+
+    def make(log: Log) -> None:
+        if is_mounted(path):
+            raise SetupError(f"{path} is in use by machines of the local cloud; run python -m scripts.localcloud down")
+        with artefact.replace() as target:
+            sources = debian_sources()
+            where = ["-"] if sources else []
+            kind = "tar" if path.suffix == ".tar" else "directory"
+            log.run(["mmdebstrap", f"--format={kind}", *options, RELEASE, target, *where], stdin=sources)
+
+    emulated = architecture != host_architecture()
+    return Step(
+        name=name,
+        part="machines",
+        about_s=about_s,
+        is_made=artefact.is_made,
+        make=make,
+        needs=("Debian packages", "emulation") if emulated else ("Debian packages",),
+        lane="debian",
+    )
+
+
+def is_mounted(path: Path) -> bool:
+    """Tell whether an overlay mount of this host lies over `path`."""
+    mounts = Path("/proc/mounts").read_text()
+    return any(f"lowerdir={path}," in line or f"lowerdir={path}:" in line for line in mounts.splitlines())
