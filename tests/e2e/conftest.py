@@ -9,12 +9,22 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import httpx
 import pytest
 import yaml
+from hcloud import Client
+from hcloud.images import Image
+from hcloud.locations import Location
+from hcloud.server_types import ServerType
+
+from builders import buildkit, certificates, ssh
+from builders.platforms import parse_platform
+from infra import cloudinit
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
@@ -89,7 +99,16 @@ def registry(cloud, tmp_path_factory):
     """Debian's docker-registry, which is registry:2, in a namespace of its own."""
     home = tmp_path_factory.mktemp("registry")
     subprocess.run(
-        [PYTHON, "-m", "scripts.localcloud", "host", "registry", REGISTRY.split(":", maxsplit=1)[0], "--state", cloud.state],
+        [
+            PYTHON,
+            "-m",
+            "scripts.localcloud",
+            "host",
+            "registry",
+            REGISTRY.split(":", maxsplit=1)[0],
+            "--state",
+            cloud.state,
+        ],
         cwd=ROOT,
         check=True,
     )
@@ -219,3 +238,78 @@ def make_operator(cloud, registry, tmp_path_factory):
         return operator
 
     return make
+
+
+@dataclass(frozen=True)
+class Node:
+    """A server without Pulumi, as the functions under infra/ meet it: its keys and its addresses."""
+
+    name: str
+    platform: str
+    server: Any
+    private_key: str
+    bootstrap_key: str
+    addresses: tuple[str, ...]
+    authority: Any
+
+    @property
+    def architecture(self):
+        return self.platform.removeprefix("linux/")
+
+    def connect(self, host_key=None, **options):
+        """Connect with the key from user_data, unless another is on record."""
+        keys = [host_key or self.bootstrap_key]
+        return ssh.connect(self.name, self.addresses[0], host_keys=keys, private_key=self.private_key, **options)
+
+    def wanted(self, **changes):
+        """BuildKit as every test wants it, but for the changes."""
+        tarball = CACHE / "buildkit" / f"buildkit-v0.32.2.linux-{self.architecture}.tar.gz"
+        source, sha256 = buildkit.resolve(str(tarball), "")
+        wanted = buildkit.BuildKit(
+            node=self.name,
+            platform=parse_platform(self.platform),
+            version="v0.32.2",
+            tarball=source,
+            sha256=sha256,
+            addresses=self.addresses,
+        )
+        return replace(wanted, **changes)
+
+
+@pytest.fixture(scope="session")
+def make_node(cloud):
+    """Rent a machine through the API and nothing more: `make_node("amd64", user_data=…)`; it is deleted at the end."""
+    client = Client(token=cloud.token, api_endpoint=cloud.endpoint, poll_interval=0.1)
+    authority = certificates.create_authority("test", now=datetime.now(UTC))
+    made = []
+
+    def make(architecture="amd64", *, user_data=None):
+        name = f"node-{architecture}-{len(made) + 1}"
+        private_key, public_key = certificates.create_ssh_key(name)
+        host_key, host_key_public = certificates.create_ssh_key("bootstrap")
+        key = client.ssh_keys.create(name=name, public_key=public_key)
+        made.append(key)
+        ordered = client.servers.create(
+            name=name,
+            server_type=ServerType(name={"amd64": "cx23", "arm64": "cax11"}[architecture]),
+            image=Image(name="debian-12"),
+            location=Location(name="fsn1"),
+            ssh_keys=[key],
+            user_data=(user_data or cloudinit.render)(host_key=host_key, host_key_public=host_key_public),
+        )
+        made.append(ordered.server)
+        ordered.action.wait_until_finished()
+        public = client.servers.get_by_id(ordered.server.id).public_net
+        return Node(
+            name=name,
+            platform=f"linux/{architecture}",
+            server=ordered.server,
+            private_key=private_key,
+            bootstrap_key=host_key_public,
+            addresses=(public.ipv4.ip, public.ipv6.ip.replace("::/64", "::1")),
+            authority=authority,
+        )
+
+    yield make
+    for each in reversed(made):
+        each.delete()
