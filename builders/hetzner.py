@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 READ_WRITE_HINT = "set a read and write token of the Hetzner project: pulumi config set --secret hcloud:token"
 PUBLIC_ENDPOINT = "https://api.hetzner.cloud/v1"
 STOCK_CODES = frozenset({"resource_unavailable", "placement_error"})  # changelog: sold out, no room in a spread group
+_BUSY_CODES = frozenset({"locked", "conflict", "resource_in_use"})  # an order of a killed run may still be under way
 
 _T = TypeVar("_T")
 
@@ -115,15 +117,20 @@ class Hetzner:
             for price in each["prices"]
         }
 
-    def remove(self, kept: Kept) -> None:
-        """Delete a resource and wait for it; one that is gone already is no error."""
-        resource = getattr(self._client, f"{kept.kind}s" if kept.kind != "primary_ip" else "primary_ips")
-        try:
-            action = self._call(lambda: resource.delete(resource.get_by_id(kept.id)))
-        except CloudRefused as error:
-            if error.code == "not_found":
-                return
-            raise
+    def remove(self, kept: Kept, *, deadline_s: float = 120) -> None:
+        """Delete a resource and wait for it; one that is gone already is no error, one that is busy is tried again until the deadline."""
+        resource = getattr(self._client, f"{kept.kind}s")
+        deadline = time.monotonic() + deadline_s
+        while True:
+            try:
+                action = self._call(lambda: resource.delete(resource.get_by_id(kept.id)))
+                break
+            except CloudRefused as error:
+                if error.code == "not_found":
+                    return
+                if error.code not in _BUSY_CODES or time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
         if hasattr(action, "wait_until_finished"):
             self._call(action.wait_until_finished)
 

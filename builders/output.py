@@ -116,7 +116,7 @@ def down_json(plan: Down) -> dict[str, Any]:
         "removed": [{"kind": each.kind, "name": each.inputs.get("name", each.name)} for each in plan.going]
         + [{"kind": each.kind, "name": each.name} for each in plan.orphans],
         "kept": [
-            {"kind": each.kind, "name": each.inputs.get("name", each.name), "price_monthly_net": str(price)}
+            {"kind": each.kind, "name": each.inputs.get("name", each.name), "price_monthly_net": f"{price:.4f}"}
             for each, price in plan.staying
         ],
     }

@@ -52,8 +52,8 @@ def test_down_as_json():
             {"kind": "server", "name": "slipway-dev-amd64-1"},
         ],
         "kept": [
-            {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv4", "price_monthly_net": "0.50"},
-            {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv6", "price_monthly_net": "0"},
+            {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv4", "price_monthly_net": "0.5000"},
+            {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv6", "price_monthly_net": "0.0000"},
         ],
     }
 
