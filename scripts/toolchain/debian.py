@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # What provides a command is asked for by its command, so that a user's own serves as well.
 COMMANDS = {"cc": "gcc", "curl": "curl", "openssl": "openssl", "ssh-keygen": "openssh-client", "ip": "iproute2"}
 MACHINES = (
-    "arch-test", "binfmt-support", "docker-registry", "libc6-dev", "mmdebstrap", "nftables", "qemu-user-static",
-    "systemd-container",
+    "arch-test", "binfmt-support", "docker-registry", "libc6-dev", "libseccomp-dev", "mmdebstrap", "nftables",
+    "qemu-user-static", "systemd-container",
 )  # fmt: skip
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
