@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb: Callable[[argparse.Namespace], int] = options.verb
     try:
         return verb(options)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (preflight.HostUnfit, CommandFailed, MachineFailed, OSError) as error:
         print(f"localcloud: {error}", file=sys.stderr)
         return 1
@@ -56,7 +59,10 @@ def up(options: argparse.Namespace) -> int:
         instance.stop(options.state)
         preflight.check_port(options.port, "--port")
         preflight.check_port(options.control_port, "--control-port")
-        _describe(instance.launch(options.state, _server_arguments(options)), "is up")
+        launched = instance.launch(
+            options.state, port=options.port, control_port=options.control_port, api_only=options.api_only
+        )
+        _describe(launched, "is up")
         for name in missing:
             print(f"note      no {name} machine image: {name} servers will fail (run scripts/setup)")
     return 0
@@ -135,7 +141,6 @@ def serve(options: argparse.Namespace) -> int:
     """Be the API server; `up` starts this in the background."""
     from scripts.localcloud import server  # noqa: PLC0415 - the other verbs need not load a web server
 
-    instance.record(options.state, port=options.port, control_port=options.control_port, api_only=options.api_only)
     settings = Settings(state=options.state, port=options.port, control_port=options.control_port)
     hypervisor: Hypervisor = NoMachines()
     metadata = None
@@ -235,13 +240,6 @@ def _address(text: str) -> str:
 def _images() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "slipway/machines"
-
-
-def _server_arguments(options: argparse.Namespace) -> list[str]:
-    return [
-        *("--state", str(options.state), "--port", str(options.port), "--control-port", str(options.control_port)),
-        *(["--api-only"] if options.api_only else []),
-    ]
 
 
 def _describe(running: instance.Instance, what: str) -> None:

@@ -1,6 +1,6 @@
 """The one local cloud of a state folder: its server process, and all that it leaves on the host.
 
-The server writes down who it is before it does anything else, and machines and networks are found by their names, so `stop` and
+The server is written down before it does anything, and machines and networks are found by their names, so `stop` and
 `sweep` work whatever was killed and whenever.
 """
 
@@ -64,7 +64,7 @@ def load(state: Path) -> Instance | None:
 
 
 def record(state: Path, *, port: int, control_port: int, api_only: bool) -> None:
-    """Write down that this process serves the state folder."""
+    """Write down that this process serves the state folder, before it becomes the server."""
     pid = os.getpid()
     mine = Instance(pid=pid, birth=cgroups.birth(pid), port=port, control_port=control_port, api_only=api_only)
     fresh = state / "server.json.new"
@@ -92,16 +92,23 @@ def locked(state: Path) -> Iterator[None]:
         yield
 
 
-def launch(state: Path, arguments: list[str]) -> Instance:
-    """Start the server in the background and wait until it answers; raise with its last words when it ends instead."""
+def launch(state: Path, *, port: int, control_port: int, api_only: bool) -> Instance:
+    """Start the server in the background and wait until it answers; raise with its last words when it ends instead.
+
+    The child writes itself down between fork and exec, while it still holds our lock on the state folder: whenever this
+    process is killed, the next command finds either no server or its record.
+    """
     log = state / "server.log"
+    ports = ("--port", str(port), "--control-port", str(control_port))
+    only = ("--api-only",) if api_only else ()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.localcloud", "serve", *arguments],
+            [sys.executable, "-m", "scripts.localcloud", "serve", "--state", str(state), *ports, *only],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=lambda: record(state, port=port, control_port=control_port, api_only=api_only),  # noqa: PLW1509
             cwd=Path(__file__).parents[2],
         )
     deadline = time.monotonic() + ANSWER_DEADLINE_S
@@ -144,8 +151,9 @@ def sweep(state: Path) -> None:
     """Cut the power of every machine and remove every namespace, link and control group of ours."""
     if other_owner(state):
         return
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(machines.power_off, cgroups.machine_ids()))
+    while ids := cgroups.machine_ids():  # a launcher that was on its way may join its group late
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(machines.power_off, ids))
     network.remove()
     shutil.rmtree(OWNER.parent, ignore_errors=True)
 

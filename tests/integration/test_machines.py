@@ -31,37 +31,11 @@ runcmd:
 """
 
 
-def _traces(state):
-    """List what of ours is on this host: control groups, namespaces, links, mounts, processes."""
-    processes = [
-        path.parent.name
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if str(state).encode() in _read(path) or b"\0-M\0slipway-" in _read(path)
-    ]
-    return {
-        "groups": cgroups.machine_ids(),
-        "group folders": [str(path) for path in Path("/sys/fs/cgroup").glob("*/slipway")],
-        "namespaces": network.namespaces(),
-        "links": sorted(path.name for path in Path("/sys/class/net").iterdir()),
-        "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if "slipway" in line],
-        "processes": processes,
-        "nspawn": [str(path) for path in Path("/run/systemd/nspawn").glob("*/slipway-*")],
-        "run": Path("/run/slipway").exists(),
-    }
-
-
-def _read(path):
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
+def cloud(tmp_path_factory, traces):
     """Open a hub and a hypervisor with a state folder of their own; afterwards the host must be as it was."""
     state = tmp_path_factory.mktemp("localcloud")
-    before = _traces(state)
+    before = traces(state)
     assert before["namespaces"] == [], "a local cloud is up on this host: python -m scripts.localcloud down"
     network.open_hub()
     machines = Machines(state, IMAGES)
@@ -70,7 +44,7 @@ def cloud(tmp_path_factory):
 
     instance.sweep(state)
     instance.sweep(state)
-    assert _traces(state) == before
+    assert traces(state) == before
 
 
 @pytest.fixture(scope="module")
