@@ -82,11 +82,10 @@ def remove(machine_id: int) -> None:
     """Remove a machine's empty group, and the parent after the last one."""
     for root in _hierarchies():
         group = root / PARENT / str(machine_id)
-        folders = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
         with _changes:
-            for folder in (*folders, group, group.parent):
+            for folder in (*(folder for folder, _, _ in os.walk(group, topdown=False)), group.parent):
                 with suppress(OSError):
-                    folder.rmdir()
+                    Path(folder).rmdir()
 
 
 def birth(pid: int) -> str | None:
@@ -106,9 +105,9 @@ def _signal(pid: int) -> None:
 def _pids(machine_id: int) -> set[int]:
     pids: set[int] = set()
     for root in _hierarchies():
-        for procs in (root / PARENT / str(machine_id)).rglob("cgroup.procs"):
-            with suppress(OSError):  # a group that vanishes meanwhile
-                pids.update(int(line) for line in procs.read_text().split())
+        for folder, _, _ in os.walk(root / PARENT / str(machine_id)):  # passes over what vanishes meanwhile
+            with suppress(OSError):
+                pids.update(int(line) for line in Path(folder, "cgroup.procs").read_text().split())
     return pids - {0}
 
 
