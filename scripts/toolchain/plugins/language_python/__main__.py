@@ -10,6 +10,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+os.environ.setdefault(
+    "GRPC_ENABLE_FORK_SUPPORT", "0"
+)  # the program is another process image; nothing of gRPC goes along
+
 from scripts.toolchain.plugins.language_python.host import serve
 
 if TYPE_CHECKING:

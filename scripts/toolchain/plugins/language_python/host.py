@@ -7,7 +7,6 @@ gets UNIMPLEMENTED for those.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import os
 import shutil
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 EXECUTOR = "pulumi-language-python-exec"
 STOP_GRACE_S = 5.0
-PR_SET_PDEATHSIG = 1
 MAX_MESSAGE_BYTES = 400 * 1024 * 1024
 """The engine's own limit."""
 
@@ -98,11 +96,11 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         interpreter = await self._interpreter(info.root_directory, options, context)
         program = _read_program(request, engine=self._engine)
         process = await asyncio.create_subprocess_exec(
+            *_ending_with_parent(),
             *build_command(interpreter, program),
             env=build_environment(os.environ, program, find_virtualenv(root, options), options),
             cwd=program.directory,
             stdin=asyncio.subprocess.DEVNULL,
-            preexec_fn=_end_with_parent,
         )
         self._running.add(process)
         try:
@@ -164,10 +162,11 @@ def _read_program(request: Message, *, engine: str) -> Program:
     )
 
 
-def _end_with_parent() -> None:
-    # A host that was killed cannot stop its program any more; the kernel does it then.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _ending_with_parent() -> list[str]:
+    # A host that was killed cannot stop its program any more; the kernel does it then. A wrapper, because code between
+    # fork and exec is not safe in a process with gRPC's threads.
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
 def find_executor() -> Path:
