@@ -46,7 +46,17 @@ def plan_steps(layout: Layout, parts: Sequence[str]) -> list[Step]:
     ]
     wanted = [step for step in steps if step.part in parts]
     reason = left_out()
-    return [replace(step, blocked=step.blocked or reason) if step.part == "machines" else step for step in wanted]
+    here = [replace(step, blocked=step.blocked or reason) if step.part == "machines" else step for step in wanted]
+    return spread_blocks(here)
+
+
+def spread_blocks(steps: Sequence[Step]) -> list[Step]:
+    """Block what needs a missing step that is blocked; needs stand before those that need them."""
+    spread: dict[str, Step] = {}
+    for step in steps:
+        reasons = [spread[need].blocked for need in step.needs if need in spread and not spread[need].is_made()]
+        spread[step.name] = replace(step, blocked=step.blocked or next(filter(None, reasons), ""))
+    return list(spread.values())
 
 
 def set_up(layout: Layout, parts: Sequence[str]) -> None:

@@ -63,12 +63,13 @@ def package_step(part: str) -> Step:
 
 def missing_packages(part: str) -> list[str]:
     """Return the packages that `part` needs and this host lacks."""
+    python = [] if importlib.util.find_spec("ensurepip") or shutil.which("uv") else ["python3-venv"]
     if part == "python":
-        return [] if importlib.util.find_spec("ensurepip") or shutil.which("uv") else ["python3-venv"]
+        return python
     commands = [package for command, package in COMMANDS.items() if shutil.which(command) is None]
     columns = "${Package} ${db:Status-Status}\n"
     listed = read_output(["sh", "-c", f"dpkg-query -W -f '{columns}' {' '.join(MACHINES)} 2>/dev/null; true"])
-    return commands + select_missing(MACHINES, listed or "")
+    return python + commands + select_missing(MACHINES, listed or "")
 
 
 def select_missing(wanted: Iterable[str], listed: str) -> list[str]:
@@ -79,18 +80,19 @@ def select_missing(wanted: Iterable[str], listed: str) -> list[str]:
 
 def emulation_step() -> Step:
     """Return the step that lets this host run the other architecture; the kernel forgets it at every boot."""
-    [foreign] = [QEMU[each] for each in ARCHITECTURES if each != host_architecture()]
+    foreign = [QEMU[each] for each in ARCHITECTURES if each != host_architecture()]
 
     def is_made() -> bool:
         try:
-            return "enabled" in (BINFMT / foreign).read_text()
+            return all("enabled" in (BINFMT / each).read_text() for each in foreign)
         except OSError:
             return False
 
     def make(log: Log) -> None:
         if not (BINFMT / "register").exists():
             log.run(["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT])
-        log.run(["update-binfmts", "--enable", foreign])
+        for each in foreign:
+            log.run(["update-binfmts", "--enable", each])
 
     return Step(
         name="emulation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -52,7 +53,14 @@ def python_steps(layout: Layout) -> list[Step]:
         return noted == lock_key(layout.checkout) and (layout.venv / "bin" / "python").exists()
 
     return [
-        Step(name="uv", part="python", about_s=5, is_made=lambda: find_uv() is not None, make=make_uv),
+        Step(
+            name="uv",
+            part="python",
+            about_s=5,
+            is_made=lambda: find_uv() is not None,
+            make=make_uv,
+            needs=() if importlib.util.find_spec("ensurepip") else ("Debian packages",),
+        ),
         Step(
             name=PYTHON,
             part="python",
