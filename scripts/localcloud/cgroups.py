@@ -83,9 +83,11 @@ def remove(machine_id: int) -> None:
     for root in _hierarchies():
         group = root / PARENT / str(machine_id)
         with _changes:
-            for folder in (*(folder for folder, _, _ in os.walk(group, topdown=False)), group.parent):
+            for folder, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):
                     Path(folder).rmdir()
+            with suppress(OSError):
+                group.parent.rmdir()
 
 
 def birth(pid: int) -> str | None:

@@ -18,7 +18,7 @@ from scripts.localcloud import cgroups, instance, network
 from scripts.localcloud.hypervisor import FirewallRule, MachineFailed, MachineSpec, PrivateAddress
 from scripts.localcloud.machines import Machines, make_disk
 
-pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(240)]
 
 IMAGES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway/machines"
 EVERYBODY = ("0.0.0.0/0", "::/0")
@@ -95,7 +95,7 @@ def _ssh(spec, key, command, *, check=True):
     return done.stdout.strip()
 
 
-def _first_boot(spec, key, deadline_s=90):
+def _first_boot(spec, key, deadline_s=150):
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
         if "status: done" in _ssh(spec, key, "cloud-init status --wait", check=False):
