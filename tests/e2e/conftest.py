@@ -91,6 +91,7 @@ class RegistryHost:
 
     address: str
     ca: str
+    trust: Path  # a folder with the CA's certificate
     login: str  # as Docker's config.json holds it
 
 
@@ -98,6 +99,7 @@ class RegistryHost:
 def registry(cloud, tmp_path_factory):
     """Debian's docker-registry, which is registry:2, in a namespace of its own."""
     home = tmp_path_factory.mktemp("registry")
+    (home / "trust").mkdir()
     subprocess.run(
         [
             PYTHON,
@@ -115,7 +117,7 @@ def registry(cloud, tmp_path_factory):
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
          "-subj", "/CN=test registry", "-addext", f"subjectAltName=IP:{REGISTRY.split(':', maxsplit=1)[0]}",
-         "-keyout", home / "key.pem", "-out", home / "ca.pem"],
+         "-keyout", home / "key.pem", "-out", home / "trust" / "ca.pem"],
         check=True, capture_output=True,
     )  # fmt: skip
     hashed = bcrypt.hashpw(b"secret-of-the-test", bcrypt.gensalt(rounds=4)).decode()
@@ -123,7 +125,7 @@ def registry(cloud, tmp_path_factory):
     (home / "config.yml").write_text(
         f"""version: 0.1
 storage: {{filesystem: {{rootdirectory: {home}/data}}}}
-http: {{addr: "{REGISTRY}", tls: {{certificate: {home}/ca.pem, key: {home}/key.pem}}}}
+http: {{addr: "{REGISTRY}", tls: {{certificate: {home}/trust/ca.pem, key: {home}/key.pem}}}}
 auth: {{htpasswd: {{realm: test, path: {home}/htpasswd}}}}
 """
     )
@@ -135,7 +137,8 @@ auth: {{htpasswd: {{realm: test, path: {home}/htpasswd}}}}
         )
     yield RegistryHost(
         address=REGISTRY,
-        ca=(home / "ca.pem").read_text(),
+        ca=(home / "trust" / "ca.pem").read_text(),
+        trust=home / "trust",
         login=base64.b64encode(b"test:secret-of-the-test").decode(),
     )
     process.terminate()
@@ -169,6 +172,7 @@ class Machine:
             "DOCKER_CONFIG": str(self.home / "docker"),
             "XDG_CONFIG_HOME": str(self.home / "config"),
             "XDG_CACHE_HOME": str(CACHE.parent),
+            "SSL_CERT_DIR": f"/etc/ssl/certs:{self.registry.trust}",  # buildx joins the platforms' pushes itself
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
             "PULUMI_CONFIG_PASSPHRASE": "test",
