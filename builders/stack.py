@@ -26,7 +26,7 @@ from builders.locks import Lock, is_dead, parse_locks
 from builders.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import FrameType
 
 PROJECT = "slipway"
@@ -124,7 +124,7 @@ class Stack:
             raise KeyboardInterrupt
         if code:
             problems = diagnostics.errors(events)
-            raise StackFailed("\n".join(problems)) if problems else _failure(stderr)
+            raise StackFailed("\n".join(problems), hint=_hint(problems)) if problems else _failure(stderr)
 
     def _stack(self) -> list[str]:
         return ["--stack", self.name] if self.name else []
@@ -182,6 +182,15 @@ def _failure(stderr: str) -> StackFailed:
             kind = NoStack if words.startswith("no stack") else StackFailed
             return kind(message.format(line=line), hint=hint)
     return StackFailed("pulumi: " + (lines[0] if lines else "it ended badly and said nothing"))
+
+
+def _hint(problems: Iterable[str]) -> str | None:
+    if any("uniqueness_error" in problem for problem in problems):
+        return (
+            "what holds the name is not this stack's: another stack of this name uses the Hetzner project, or its state was lost; "
+            "choose another stack name, or remove it by hand"
+        )
+    return None
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, bool]:
