@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def up(options: argparse.Namespace) -> int:
     """Start the local cloud, or say that it is up."""
-    preflight.check_system()
+    preflight.check_linux()
+    if not options.api_only:
+        preflight.check_root()
     preflight.check_state(options.state)
     with instance.locked(options.state):
         running = instance.load(options.state)
@@ -70,13 +73,15 @@ def up(options: argparse.Namespace) -> int:
 
 def down(options: argparse.Namespace) -> int:
     """Stop the server and every machine, and remove all that is on the host; records and disks stay."""
-    preflight.check_system()
-    if options.state.exists():
-        with instance.locked(options.state):
-            instance.stop(options.state)
+    preflight.check_linux()
+    running = instance.load(options.state)
+    api_only = bool(running and running.api_only)
+    if not api_only:
+        preflight.check_root()
+    with instance.locked(options.state) if options.state.exists() else nullcontext():
+        instance.stop(options.state)
+        if not api_only:
             instance.sweep(options.state)
-    else:
-        instance.sweep(options.state)
     print("local cloud is down")
     return 0
 
@@ -90,6 +95,9 @@ def reset(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Show what runs; exit code 1 when the API does not answer."""
+    preflight.check_linux()
+    if options.state.exists() and not os.access(options.state, os.R_OK):
+        preflight.check_root()
     running = instance.load(options.state)
     healthy = bool(running and instance.answers(running))
     found = _machines(options.state)
@@ -128,7 +136,8 @@ def env(options: argparse.Namespace) -> int:
 
 def host(options: argparse.Namespace) -> int:
     """Make a test host: a network namespace with an address among the servers."""
-    preflight.check_system()
+    preflight.check_linux()
+    preflight.check_root()
     if network.HUB not in network.namespaces():
         raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up")
     namespace = network.add_host(options.name, options.ipv4, tuple(options.also))

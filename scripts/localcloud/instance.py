@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.localcloud import cgroups, machines, network
+from scripts.localcloud import cgroups, network, nspawn
 from scripts.localcloud.preflight import HostUnfit
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Instance:
 
 def load(state: Path) -> Instance | None:
     """Read who serves a state folder, if its process is alive."""
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError):
         instance = Instance(**json.loads((state / "server.json").read_text()))
         if instance.alive:
             return instance
@@ -117,7 +117,7 @@ def launch(state: Path, *, port: int, control_port: int, api_only: bool) -> Inst
         if instance and instance.pid == process.pid and answers(instance):
             return instance
         if process.poll() is not None:
-            raise HostUnfit(f"the API server ended: {machines.last_words(log, 1)} (more in {log})")
+            raise HostUnfit(f"the API server ended: {nspawn.last_words(log, 1)} (more in {log})")
         time.sleep(0.05)
     raise HostUnfit(f"the API server does not answer after {ANSWER_DEADLINE_S:.0f} s (see {log})")
 
@@ -153,7 +153,7 @@ def sweep(state: Path) -> None:
         return
     while ids := cgroups.machine_ids():  # a launcher that was on its way may join its group late
         with ThreadPoolExecutor() as pool:
-            list(pool.map(machines.power_off, ids))
+            list(pool.map(nspawn.power_off, ids))
     network.remove()
     shutil.rmtree(OWNER.parent, ignore_errors=True)
 

@@ -1,8 +1,8 @@
 """The cloud's network on this host: a hub namespace that routes between machines, the host and test hosts.
 
 Every machine has a network namespace of its own and a veth pair to the hub, which is its gateway as at Hetzner: 172.31.1.1 and
-fe80::1. The hub has no route to anything but these, so nothing leaves the host. A private network is one more namespace
-that routes between its members only. All names begin with `slipway-`, which is how `remove` finds them.
+fe80::1. The hub has no route to anything but these, so nothing leaves the host. All names begin with `slipway-`, which is how
+`remove` finds them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import signal
 import socket
 import threading
 import time
-import zlib
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -26,7 +25,7 @@ from scripts.localcloud.firewall import HUB as HUB_RULES
 from scripts.localcloud.firewall import interface_of, render_firewall
 
 if TYPE_CHECKING:
-    from scripts.localcloud.hypervisor import FirewallRule, MachineSpec, PrivateAddress
+    from scripts.localcloud.hypervisor import FirewallRule, MachineSpec
 
 PREFIX = "slipway-"
 HUB = f"{PREFIX}hub"
@@ -39,8 +38,7 @@ METADATA_IPV4 = "169.254.169.254"
 TEST_HOSTS = range(2, 10)
 NAMESPACES = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
-_FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")
-_private_networks = threading.Lock()
+FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")
 
 
 def namespace_of(machine_id: int) -> str:
@@ -79,7 +77,7 @@ def open_hub() -> None:
     """Make the hub, its rules and the host's link to it; what is there already is kept."""
     if HUB not in namespaces():
         run("ip", "netns", "add", HUB)
-    run("nsenter", f"--net={NAMESPACES / HUB}", "sysctl", "-qw", *_FORWARDING)
+    run("nsenter", f"--net={NAMESPACES / HUB}", "sysctl", "-qw", *FORWARDING)
     if not (Path("/sys/class/net") / HOST_LINK).exists():
         ip([f"link add {HOST_LINK} type veth peer name host netns {HUB}"])
     ip(
@@ -128,10 +126,9 @@ def metadata_socket() -> socket.socket:
 
 
 def attach(spec: MachineSpec) -> None:
-    """Make a machine's namespace afresh, with its public addresses and private networks."""
+    """Make a machine's namespace afresh, with its public addresses."""
     detach(spec.id)
     _join(namespace_of(spec.id), interface_of(spec.id), spec.ipv4, spec.ipv6_network)
-    sync_private(spec)
 
 
 def detach(machine_id: int) -> None:
@@ -143,21 +140,6 @@ def detach(machine_id: int) -> None:
 def set_firewall(machine_id: int, rules: tuple[FirewallRule, ...] | None) -> None:
     """Replace a machine's rules in one transaction."""
     nft(render_firewall(machine_id, rules), namespace=HUB)
-
-
-def sync_private(spec: MachineSpec) -> None:
-    """Give a machine exactly the private addresses of `spec`; interfaces that stay as they are keep their traffic."""
-    namespace = namespace_of(spec.id)
-    links = json.loads(run("ip", "-n", namespace, "-j", "link", "show", "type", "veth") or "[]")
-    present = {link.get("ifalias", ""): link["ifname"] for link in links if link["ifname"] != "eth0"}
-    wanted = {f"{one.network} {one.ip} {' '.join(one.alias_ips)}".strip(): one for one in spec.private_addresses}
-    gone = [name for alias, name in present.items() if alias not in wanted]
-    if gone:
-        ip([f"link del {name}" for name in gone], namespace=namespace)
-    free = (f"eth{slot}" for slot in range(1, 100) if f"eth{slot}" not in set(present.values()) - set(gone))
-    for alias, address in wanted.items():
-        if alias not in present:
-            _join_private(spec.id, next(free), alias, address)
 
 
 def add_host(name: str, ipv4: str, also: tuple[str, ...] = ()) -> str:
@@ -213,36 +195,6 @@ def _gateway_side(link: str, ipv4: str | None, ipv6: str | None) -> list[str]:
         *([f"route replace {ipv4}/32 dev {link}"] if ipv4 else []),
         *([f"route replace {ipv6} dev {link}"] if ipv6 else []),
     ]
-
-
-def _join_private(machine_id: int, name: str, alias: str, address: PrivateAddress) -> None:
-    network = IPv4Network(address.network)
-    router = f"{PREFIX}net-{zlib.crc32(address.network.encode()):08x}"
-    with _private_networks:
-        if router not in namespaces():
-            ip([f"netns add {router}"])
-            run("nsenter", f"--net={NAMESPACES / router}", "sysctl", "-qw", *_FORWARDING)
-    namespace, link, gateway = namespace_of(machine_id), f"p{machine_id}", network[1]
-    ip([f"link del {link}"], namespace=router, force=True)
-    ip([f"link add {link} netns {router} type veth peer name {name} netns {namespace}"])
-    ip(
-        [
-            f"addr add {gateway}/32 dev {link}",
-            f"link set {link} up",
-            *(f"route replace {one}/32 dev {link}" for one in (address.ip, *address.alias_ips)),
-        ],
-        namespace=router,
-    )
-    ip(
-        [
-            f'link set {name} alias "{alias}"',
-            f"addr add {address.ip}/32 dev {name}",
-            f"link set {name} up",
-            f"route add {gateway} dev {name}",
-            f"route add {network} via {gateway} dev {name}",
-        ],
-        namespace=namespace,
-    )
 
 
 def _end_processes(namespace: str) -> None:

@@ -22,10 +22,14 @@ class HostUnfit(Exception):
     """The host cannot run what was asked for; `str(exc)` says why and what to do."""
 
 
-def check_system() -> None:
-    """Refuse any system but Linux, and any user but root."""
+def check_linux() -> None:
+    """Refuse any system but Linux."""
     if sys.platform != "linux":
         raise HostUnfit(f"the local cloud runs on Linux only, this is {sys.platform}")
+
+
+def check_root() -> None:
+    """Refuse any user but root."""
     if os.geteuid() != 0:
         raise HostUnfit("the local cloud must be run by root: its servers are machines on this host")
 

@@ -16,7 +16,8 @@ import pytest
 
 from scripts.localcloud import cgroups, instance, network
 from scripts.localcloud.hypervisor import FirewallRule, MachineFailed, MachineSpec, PrivateAddress
-from scripts.localcloud.machines import Machines, make_disk
+from scripts.localcloud.machines import Machines
+from scripts.localcloud.nspawn import make_disk
 
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(240)]
 
