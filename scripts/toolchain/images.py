@@ -107,7 +107,9 @@ def _step(name: str, path: Path, options: list[str], *, architecture: str, about
             sources = debian_sources()
             where = ["-"] if sources else []
             kind = "tar" if path.suffix == ".tar" else "directory"
-            log.run(["mmdebstrap", f"--format={kind}", *options, RELEASE, target, *where], stdin=sources)
+            # In a mount namespace of its own: when it is killed, what it has mounted in the target goes with it.
+            mmdebstrap = ["unshare", "--mount", "mmdebstrap", f"--format={kind}"]
+            log.run([*mmdebstrap, *options, RELEASE, target, *where], stdin=sources)
 
     emulated = architecture != host_architecture()
     return Step(
