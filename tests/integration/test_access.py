@@ -1,0 +1,281 @@
+"""Invite, connect, status and disconnect on one machine: real buildx, and nodes that speak mutual TLS as buildkitd does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from builders import access, buildx, certificates, credentials, status
+from builders.certificates import Authority
+from builders.errors import BuildxFailed, InvalidSetting, NodeUnreachable, StackFailed
+from builders.inventory import Bundle
+from builders.state import State
+
+pytestmark = [
+    pytest.mark.tools,
+    pytest.mark.skipif(not shutil.which("buildx"), reason="this host lacks buildx (run scripts/setup)"),
+]
+
+NOW = datetime.now(UTC)
+SETTINGS_FRAME = b"\0\0\0\4\0\0\0\0\0"
+NODE = {"name": "amd64-1", "platform": "linux/amd64"}
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path, monkeypatch):
+    """Give the user an empty configuration."""
+    for name in ("BUILDX_CONFIG", "DOCKER_CONFIG", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def authority():
+    """The stack's authority."""
+    return certificates.create_authority("slipway-dev", now=NOW, days=100)
+
+
+@contextmanager
+def serving(authority, folder, *, days=30, clients=None):
+    """Serve as a buildkitd does: TLS with a client certificate of the authority, HTTP/2, the settings first."""
+    key = subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    csr = subprocess.run(
+        ["openssl", "req", "-new", "-key", "/dev/stdin", "-subj", "/CN=node"],
+        check=True, capture_output=True, text=True, input=key,
+    ).stdout  # fmt: skip
+    certificate = certificates.sign_server(csr, authority, name="node", addresses=["127.0.0.1"], now=NOW, days=days)
+    folder.mkdir(exist_ok=True)
+    (folder / "node.pem").write_text(certificate + key)
+    (folder / "clients.pem").write_text((clients or authority).certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "clients.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(folder / "node.pem")
+    context.set_alpn_protocols(["h2"])
+
+    def answer(listening):
+        while True:
+            try:
+                raw, _ = listening.accept()
+            except OSError:
+                return
+            with suppress(OSError), raw, context.wrap_socket(raw, server_side=True) as connection:
+                if connection.recv(24) == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":
+                    connection.sendall(SETTINGS_FRAME)
+                    connection.recv(4096)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,), daemon=True)
+        thread.start()
+        yield f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def stack(authority, *nodes, up=True):
+    """Return the state of a stack with these nodes, all in one builder."""
+    told = [
+        {
+            **node, "address": node["endpoint"].split("//")[1].split(":")[0], "host_key": "ssh-ed25519 A",
+            "certificate_expires": "2027-01-01T00:00:00+00:00", "buildkit_version": "v0.32.2",
+            "server_type": "cx33", "location": "fsn1",
+        }
+        for node in nodes
+    ]  # fmt: skip
+    outputs = {
+        "authority": authority.certificate, "authorityKey": authority.key, "nodes": told,
+        "builders": {"slipway-dev": [{key: node[key] for key in ("name", "endpoint", "platform")} for node in nodes]} if nodes else {},
+    }  # fmt: skip
+    root = {
+        "urn": "urn:pulumi:dev::slipway::pulumi:pulumi:Stack::slipway-dev",
+        "type": "pulumi:pulumi:Stack",
+        "outputs": outputs,
+    }
+    servers = [
+        {
+            "urn": f"urn:pulumi:dev::slipway::hcloud:index/server:Server::{node['name']}",
+            "type": "hcloud:index/server:Server", "id": "1", "outputs": {"ipv4Address": node["address"]},
+        }
+        for node in told
+    ]  # fmt: skip
+    return State.from_json(json.dumps({"deployment": {"resources": [root, *(servers if up else [])]}}))
+
+
+def test_an_invitation_makes_a_second_user_able_to_build(authority, tmp_path, monkeypatch):
+    """With the bundle alone, in an empty configuration, for the time that was said."""
+    with serving(authority, tmp_path / "node") as endpoint:
+        state = stack(authority, {**NODE, "endpoint": endpoint})
+        text = access.invite(state, "alice", lifetime=timedelta(hours=12), now=NOW).to_text()
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "alice"))
+
+        assert access.connect_bundle(Bundle.from_text(text), now=NOW) == ("slipway-dev",)
+
+        held = credentials.read("slipway-dev")
+        assert certificates.subject(held.leaf.certificate) == "alice"
+        assert certificates.expires(held.leaf.certificate) == (NOW + timedelta(hours=12)).replace(microsecond=0)
+        assert [(each.name, each.endpoint) for each in buildx.find("slipway-dev")] == [("amd64-1", endpoint)]
+        found = status.of_machine(now=NOW)
+    assert [(each.node, each.reachable, each.error) for each in found.nodes] == [("amd64-1", True, None)]
+    assert found.connected == {"slipway-dev": 0}
+
+
+def test_connecting_again_changes_nothing_and_disconnecting_leaves_nothing(authority):
+    """Other builders of this user are not touched by either."""
+    subprocess.run(
+        ["buildx", "create", "--name", "mine", "--driver", "remote", "tcp://127.0.0.1:1"], check=True, capture_output=True
+    )  # fmt: skip
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})
+    access.connect_operator(state, now=NOW)
+    first = credentials.read("slipway-dev")
+
+    access.connect_operator(state, now=NOW)
+    assert credentials.read("slipway-dev") == first
+
+    assert access.disconnect([], everything=False) == ("slipway-dev",)
+    assert (buildx.find("slipway-dev"), credentials.builders()) == (None, ())
+    assert access.disconnect([], everything=False) == ()
+    shown = subprocess.run(
+        ["buildx", "inspect", "mine", "--timeout", "1ns"], capture_output=True, text=True, check=False
+    )
+    assert "tcp://127.0.0.1:1" in shown.stdout
+
+
+def test_an_invitation_that_ended_or_was_tampered_with_is_refused(authority):
+    """Before anything is written."""
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})
+    bundle = access.invite(state, "alice", lifetime=timedelta(hours=1), now=NOW)
+    other = access.invite(state, "bob", lifetime=timedelta(hours=1), now=NOW)
+
+    with pytest.raises(InvalidSetting, match="bundle: it ended on ") as caught:
+        access.connect_bundle(bundle, now=NOW + timedelta(hours=2))
+    assert caught.value.hint == "ask for a new one: slipway invite alice"
+    mixed = Bundle(
+        name="alice",
+        builders=bundle.builders,
+        authority=bundle.authority,
+        certificate=bundle.certificate,
+        key=other.key,
+    )
+    with pytest.raises(InvalidSetting, match="do not belong together"):
+        access.connect_bundle(mixed, now=NOW)
+    assert credentials.builders() == ()
+
+
+def test_another_stacks_builder_of_the_same_name_is_not_taken_over(authority):
+    """Nor a builder that the user made without slipway."""
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})
+    access.connect_operator(state, now=NOW)
+    other = certificates.create_authority("slipway-dev", now=NOW)
+
+    with pytest.raises(InvalidSetting, match="connected to another stack's builder of this name") as caught:
+        access.connect_operator(stack(other, {**NODE, "endpoint": "tcp://127.0.0.1:9"}), now=NOW)
+    assert caught.value.hint == "if it is no longer wanted: slipway disconnect slipway-dev"
+    access.disconnect(["slipway-dev"], everything=False)
+    subprocess.run(
+        ["buildx", "create", "--name", "slipway-dev", "--driver", "remote", "tcp://127.0.0.1:1"], check=True, capture_output=True
+    )  # fmt: skip
+    with pytest.raises(BuildxFailed, match="buildx knows another builder of this name"):
+        access.connect_operator(state, now=NOW)
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a b", "a" * 64, "a/b", "../a"])
+def test_names_that_no_certificate_can_bear_are_refused(authority, name):
+    """The name is also the file's."""
+    with pytest.raises(InvalidSetting, match="is no name to invite"):
+        access.invite(stack(authority), name, lifetime=timedelta(days=1), now=NOW)
+
+
+def test_no_invitation_outlives_the_authority(authority):
+    """It would end earlier than it says."""
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})
+
+    with pytest.raises(InvalidSetting, match="--for: the stack's authority ends before that"):
+        access.invite(state, "alice", lifetime=timedelta(days=101), now=NOW)
+
+
+def test_a_stack_that_never_came_up_has_nothing_to_connect_to(authority):
+    """The line names the command."""
+    with pytest.raises(StackFailed) as caught:
+        access.connect_operator(stack(authority), now=NOW)
+    assert (str(caught.value), caught.value.hint) == ("the stack has no builders yet", "bring it up first: slipway up")
+
+
+def test_which_builders_to_disconnect_has_to_be_said_where_there_are_several(authority):
+    """An unknown one is told beside those that there are."""
+    leaf = certificates.issue_client(authority, "me", now=NOW, days=1)
+    for builder in ("one", "two"):
+        credentials.write(builder, authority.certificate, leaf)
+
+    with pytest.raises(InvalidSetting, match="connected to several builders: name them, or --all"):
+        access.disconnect([], everything=False)
+    with pytest.raises(InvalidSetting, match="three: not connected on this machine") as caught:
+        access.disconnect(["three"], everything=False)
+    assert caught.value.hint == "connected: one, two"
+    assert access.disconnect([], everything=True) == ("one", "two")
+
+
+def test_status_asks_all_nodes_at_once_and_one_that_is_silent_hides_no_other(authority, tmp_path):
+    """A machine that is not connected asks with a passing certificate; the days are those of the node's own."""
+    with ExitStack() as servers:
+        answering = servers.enter_context(serving(authority, tmp_path / "node", days=30))
+        silent = servers.enter_context(socket.create_server(("127.0.0.1", 0)))
+        nodes = [
+            {"name": "arm64-1", "platform": "linux/arm64", "endpoint": f"tcp://127.0.0.1:{silent.getsockname()[1]}"},
+            {**NODE, "endpoint": answering},
+        ]
+        began = datetime.now(UTC)
+        found = status.of_stack(stack(authority, *nodes), now=NOW)
+
+    assert [(each.node, each.reachable, each.certificate_days_left, each.error) for each in found.nodes] == [
+        ("arm64-1", False, None, "no answer in time"),
+        ("amd64-1", True, 29, None),
+    ]
+    assert found.connected == {"slipway-dev": None}
+    assert datetime.now(UTC) - began < timedelta(seconds=status.DEADLINE_S + 3)
+    assert credentials.builders() == ()
+
+
+def test_a_stack_that_is_down_has_no_nodes_to_ask(authority):
+    """Its outputs still name them."""
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1"}, up=False)
+
+    assert status.of_stack(state, now=NOW).nodes == ()
+
+
+def _hold(authority, folder):
+    leaf = certificates.issue_client(authority, "me", now=NOW, days=1)
+    folder.mkdir()
+    for name, content in (("ca.pem", authority.certificate), ("cert.pem", leaf.certificate), ("key.pem", leaf.key)):
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_why_a_node_cannot_be_reached_is_told_apart(authority, tmp_path):
+    """Nobody there, a stranger there, and a node that does not let us in."""
+    stranger = certificates.create_authority("another", now=NOW)
+    ours = _hold(authority, tmp_path / "ours")
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    with pytest.raises(NodeUnreachable, match="connection refused"):
+        status.probe(f"tcp://127.0.0.1:{port}", ours)
+    with (
+        serving(Authority(certificate=stranger.certificate, key=stranger.key), tmp_path / "a") as endpoint,
+        pytest.raises(NodeUnreachable, match="its certificate is not this stack's"),
+    ):
+        status.probe(endpoint, ours)
+    with (
+        serving(authority, tmp_path / "b", clients=stranger) as endpoint,
+        pytest.raises(NodeUnreachable, match="it refused this machine's certificate"),
+    ):
+        status.probe(endpoint, ours)
