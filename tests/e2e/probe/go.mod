@@ -1,0 +1,3 @@
+module slipway/tests/probe
+
+go 1.24
