@@ -57,8 +57,10 @@ def _cloud_init_error(error: RemoteCommandFailed) -> str:
 
 def restart(connection: Connection, *, timeout_s: float) -> None:
     """Restart buildkitd, which lets running builds finish first, and wait until it says that it is ready."""
+    # One start in dozens hangs where the machine's processor is emulated; systemd gives it up, and the second answers.
+    command = f"systemctl restart {BUILDKIT_UNIT} || systemctl start {BUILDKIT_UNIT}"
     try:
-        connection.run(f"systemctl restart {BUILDKIT_UNIT}", timeout_s=timeout_s)
+        connection.run(command, timeout_s=timeout_s)
     except RemoteCommandFailed as error:
         journal = connection.run(f"journalctl -u {BUILDKIT_UNIT} -n 20 -o cat --no-pager").splitlines()
         reason = next(
