@@ -122,12 +122,14 @@ class Lifecycle:
         """Drop what a killed run began and never ended, and remove what it made and never recorded."""
         state = self.stack.load()
         if state.pending:
+            self.report(f"dropping {len(state.pending)} unfinished operation(s) of a killed run")
+            # The engine does it under its lock: a state that was read here and written back could undo somebody's work.
             try:
-                self.stack.save(state)
+                self.stack.refresh()
             except Locked as lock:
                 self._clear(lock)
-                self.stack.save(state)
-            self.report(f"dropped {len(state.pending)} unfinished operation(s) of a killed run")
+                self.stack.refresh()
+            state = self.stack.load()
         self._remove_orphans(state)
 
     def _remove_orphans(self, state: State) -> bool:

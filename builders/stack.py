@@ -83,10 +83,6 @@ class Stack:
         """Read the whole state, with its secrets in plain if asked for."""
         return State.from_json(self._ask("stack", "export", *(["--show-secrets"] if secrets else [])))
 
-    def save(self, state: State) -> None:
-        """Write a state back as it was read, but without its pending operations; raise Locked while somebody works."""
-        self._ask("stack", "import", stdin=json.dumps(state.deployment))
-
     def token_and_endpoint(self, environment: Mapping[str, str]) -> tuple[str, str | None]:
         """Return how the program reaches the Hetzner API: its settings first, then the vendor's variables."""
         asked = json.loads(self._ask("config", "--json", "--show-secrets", *self._settings()))
@@ -106,9 +102,15 @@ class Stack:
         """Remove everything that is not protected."""
         self._operate("destroy", "--skip-preview", "--exclude-protected")
 
-    def _ask(self, *arguments: str, stdin: str = "") -> str:
+    def refresh(self) -> None:
+        """Look at everything on record, and forget the operations that a killed run began."""
+        self._operate("refresh", "--skip-preview", "--clear-pending-creates")
+
+    def _ask(self, *arguments: str) -> str:
         command = [_pulumi(), "--non-interactive", "--cwd", str(self.folder), *arguments, *self._stack()]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, env=_environment())
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=_environment()
+        )
         if done.returncode:
             raise _failure(done.stderr)
         return done.stdout

@@ -49,9 +49,8 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """A stack's state; `deployment` is the export itself, to import again."""
+    """A stack's state at one moment."""
 
-    deployment: Mapping[str, Any] = field(repr=False)
     resources: tuple[Resource, ...]
     pending: tuple[Resource, ...]  # of operations that were begun and never ended
     outputs: Mapping[str, Any] = field(repr=False)
@@ -59,12 +58,10 @@ class State:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read what `pulumi stack export` prints."""
-        export = json.loads(text)
-        deployment = export.get("deployment") or {}
+        deployment = json.loads(text).get("deployment") or {}
         resources = tuple(_resource(each) for each in deployment.get("resources") or ())
         stack = next((each for each in resources if each.type == "pulumi:pulumi:Stack"), None)
         return cls(
-            deployment=export,
             resources=resources,
             pending=tuple(_resource(each["resource"]) for each in deployment.get("pending_operations") or ()),
             outputs=stack.outputs if stack else {},

@@ -202,7 +202,7 @@ def test_a_killed_up_is_finished_by_the_next(project):
 
     assert "amd64-1" in out
     assert f"slipway: clearing the lock of a dead run: {_user()}@{socket.gethostname()} (process " in err
-    assert "slipway: dropped 1 unfinished operation(s) of a killed run\n" in err
+    assert "slipway: dropping 1 unfinished operation(s) of a killed run\n" in err
     assert "slipway: removing server slipway-dev-amd64-1, which a killed run left\n" in err
     assert [each["id"] for each in project.listing("servers")] != [orphan]
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
