@@ -68,6 +68,7 @@ def set_up(layout: Layout, parts: Sequence[str]) -> None:
         print(f"setup: left out, {reason}: {names}", file=sys.stderr)
     if makeable := [step for step in missing if not step.blocked]:
         began = time.monotonic()
+        layout.cache.mkdir(parents=True, exist_ok=True)
         Run(layout, makeable).run()
         print(f"setup: done in {time.monotonic() - began:.0f} s", file=sys.stderr)
 
@@ -103,11 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.env:
         print(shell_exports(layout, os.environ, own_plugins=needs_own_plugins(layout)), end="")
         return 0
-    if options.check:
-        return check(layout, parts)
     try:
+        if options.check:
+            return check(layout, parts)
         set_up(layout, parts)
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
     return 0
