@@ -26,6 +26,7 @@ _TYPES = {
     "ssh_key": "hcloud:index/sshKey:SshKey",
 }
 _KINDS = {token: kind for kind, token in _TYPES.items()}
+_AUTHORITY = "pulumi-python:dynamic/slipway:Authority"
 _BUILDX = "pulumi-python:dynamic/slipway:BuildxBuilder"
 _SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks a special value in an export, here a secret
 
@@ -69,12 +70,11 @@ class State:
 
     @property
     def identities(self) -> frozenset[str]:
-        """The ids that mark this stack's resources in the Hetzner project; usually one."""
+        """The ids that mark this stack's resources in the Hetzner project: its authority's, and what its resources bear."""
         labels = (each.inputs.get("labels") for each in (*self.resources, *self.pending))
-        found = {found[ID_LABEL] for found in labels if isinstance(found, dict) and found.get(ID_LABEL)}
-        if self.outputs.get("id"):
-            found.add(self.outputs["id"])
-        return frozenset(found)
+        borne = {found.get(ID_LABEL) for found in labels if isinstance(found, dict)}
+        own = {each.outputs.get("identity") for each in self.resources if each.type == _AUTHORITY}
+        return frozenset(identity for identity in borne | own if identity)
 
     def in_cloud(self) -> tuple[Resource, ...]:
         """Return the resources that are in the Hetzner project."""

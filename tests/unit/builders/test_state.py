@@ -86,6 +86,13 @@ def test_the_id_is_known_from_an_unfinished_order_alone():
     assert state(pending=[server("", "arm64-1")]).identities == frozenset({"a1b2"})
 
 
+def test_the_id_is_known_from_the_authority_alone():
+    """Every resource that bears it was ordered after the authority was recorded, and unfinished orders can be forgotten."""
+    authority = record("pulumi-python:dynamic/slipway:Authority", "authority", id="a1b2", outputs={"identity": "a1b2"})
+
+    assert state(authority).identities == frozenset({"a1b2"})
+
+
 def test_nodes_of_a_stack_that_was_taken_down_are_not_told():
     """After a `down` that keeps the addresses, the stack's outputs still name the nodes."""
     assert [node.name for node in state(server(1, "arm64-1"), outputs={"nodes": [NODE]}).nodes()] == ["arm64-1"]
