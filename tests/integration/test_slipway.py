@@ -272,6 +272,23 @@ def test_an_interrupt_ends_the_engine_in_order(project, number):
     assert [each["id"] for each in project.listing("servers")] == [server]
 
 
+@pytest.mark.skipif(not shutil.which("script"), reason="this host lacks script(1), which makes a terminal")
+def test_ctrl_c_at_a_terminal_reaches_the_engine_once(project):
+    """The terminal sends it to the engine too; a second one would end it at once and leave the lock."""
+    httpx.put(f"{project.cloud.control}/speed", json={"action_factor": 0.5})
+    terminal = subprocess.Popen(
+        ["script", "-qefc", f"{sys.executable} -m builders.cli up", "/dev/null"], cwd=project.folder,
+        env={**project.environment, "TERM": "xterm"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    project.until("/servers")
+
+    out, _ = terminal.communicate(b"\x03", timeout=60)
+
+    assert terminal.returncode == 130, out.decode()
+    assert (project.locks(), len(project.listing("servers"))) == ([], 1)
+    assert b"interrupted; run the same command again" in out
+
+
 def test_a_refused_order_is_repeated_one_rung_further_down(project):
     """The hint says that there is stock; the order is refused; the next rung is taken in the same run."""
     httpx.put(
