@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
 import shlex
 import tarfile
 import time
@@ -44,9 +45,9 @@ __all__ = ["BuildKit", "Installed", "Registry", "install", "observe", "resolve"]
 RENEW_BEFORE = timedelta(days=30)
 _NEVER_VALID = datetime.min.replace(tzinfo=UTC)
 _RECORD = f"{LIBRARY}/installed.json"
-_TARBALL = f"{LIBRARY}/buildkit.tar.gz"
 _TLS = f"{CONFIG}/tls"
 _PACKAGES = {"nft": "nftables", "openssl": "openssl", "curl": "curl"}
+_LISTING = "find bin -type f -printf '%f %s\\n' | sort"  # run in the folder of a version
 _RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
 
 # All that makes a node what it is; two states are alike if and only if this text is. Reading it writes nothing.
@@ -55,7 +56,7 @@ cat {_RECORD} 2> /dev/null || exit 0
 echo; echo --; cat {_TLS}/cert.pem 2> /dev/null; echo; echo --
 find {CONFIG} /etc/slipway {" ".join(sorted(GUARD_FILES - {"/etc/slipway/guard.nft"}))} /etc/systemd/system/{BUILDKIT_UNIT} \
   -type f -exec sha256sum {{}} + 2> /dev/null | sort
-readlink {CURRENT}; find -L {CURRENT}/bin -type f -printf '%f %s\\n' 2> /dev/null | sort
+readlink {CURRENT}; (cd {CURRENT} 2> /dev/null && {_LISTING})
 systemctl is-enabled {GUARD_UNIT} {BUILDKIT_UNIT}; systemctl is-active {GUARD_UNIT} {BUILDKIT_UNIT}
 /usr/sbin/nft list table inet slipway 2> /dev/null | sha256sum
 """
@@ -92,6 +93,12 @@ class _Found:
     missing: tuple[str, ...]  # commands
     unpacked: bool
     digests: dict[str, str]
+    # A command outlives a connection that breaks: what it still writes must not be what the next install writes.
+    token: str
+
+    @property
+    def tarball(self) -> str:
+        return f"{LIBRARY}/buildkit-{self.token}.tar.gz"
 
 
 def resolve(source: str, sha256: str) -> tuple[str, str]:
@@ -136,10 +143,10 @@ def install(
         _load_guard(connection)
     if not found.unpacked:
         with _phase(report, "tarball unpacked"):
-            _unpack(connection, wanted)
+            _unpack(connection, wanted, found.tarball)
     if not certificate:
         with _phase(report, "certificate signed"):
-            _renew_certificate(connection, wanted, authority, now)
+            _renew_certificate(connection, wanted, authority, now, key=f"{_TLS}/key.{found.token}")
     with _phase(report, "BuildKit started"):
         _start(connection, wanted, certain=whole and not changed - GUARD_FILES and found.unpacked and bool(certificate))
     with _phase(report, "BuildKit checked"):
@@ -162,10 +169,12 @@ def observe(connection: Connection) -> Installed | None:
 
 def _find(connection: Connection, wanted: BuildKit) -> _Found:
     """Load what the plan depends on; a machine of another architecture is refused."""
+    folder = shlex.quote(wanted.folder)
     paths = buildkit_config.render(wanted, vcpus=1, authority_certificate="")  # which they are depends on neither
     answer = connection.run(
         f"PATH=$PATH:/usr/sbin; uname -m; nproc; for c in {' '.join(_PACKAGES)}; do command -v $c > /dev/null || printf '%s ' $c; done; "
-        f"echo; [ ! -e {shlex.quote(wanted.folder)} ] || printf unpacked; echo; sha256sum {' '.join(paths)} 2> /dev/null || true"
+        f'echo; cd {folder} 2> /dev/null && [ "$({_LISTING})" = "$(cat files)" ] && printf unpacked; echo; '
+        f"sha256sum {' '.join(paths)} 2> /dev/null || true"
     ).splitlines()
     machine, vcpus, missing, unpacked, *digests = answer
     if parse_platform(machine) != wanted.platform:
@@ -175,6 +184,7 @@ def _find(connection: Connection, wanted: BuildKit) -> _Found:
         missing=tuple(missing.split()),
         unpacked=unpacked == "unpacked",
         digests={path: digest for digest, _, path in (line.partition("  ") for line in digests)},
+        token=secrets.token_hex(4),
     )
 
 
@@ -207,9 +217,9 @@ def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Call
         if not found.unpacked:
             with _phase(report, "tarball copied"):
                 if local:
-                    connection.upload(Path(wanted.tarball), _TARBALL, sha256=wanted.sha256)
+                    connection.upload(Path(wanted.tarball), found.tarball, sha256=wanted.sha256)
                 else:
-                    _download(connection, wanted)
+                    _download(connection, wanted, found.tarball)
 
     early = local or "curl" not in found.missing
     with ThreadPoolExecutor(max_workers=1) as threads:
@@ -229,13 +239,12 @@ def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Call
         transfer()
 
 
-def _download(connection: Connection, wanted: BuildKit) -> None:
+def _download(connection: Connection, wanted: BuildKit, target: str) -> None:
     url, digest = shlex.quote(wanted.tarball), shlex.quote(wanted.sha256)
     try:
         connection.run(
-            f"mkdir -p {LIBRARY} && curl -fsSL --retry 5 --connect-timeout 20 -o {_TARBALL}.new {url} || exit; "
-            f'[ "$(sha256sum < {_TARBALL}.new | cut -c1-64)" = {digest} ] || {{ rm -f {_TARBALL}.new; exit 66; }}; '
-            f"mv -f {_TARBALL}.new {_TARBALL}",
+            f"mkdir -p {LIBRARY} && curl -fsSL --retry 5 --connect-timeout 20 -o {target} {url} || exit; "
+            f'[ "$(sha256sum < {target} | cut -c1-64)" = {digest} ] || {{ rm -f {target}; exit 66; }}',
             timeout_s=900,
         )
     except RemoteCommandFailed as error:
@@ -248,13 +257,14 @@ def _download(connection: Connection, wanted: BuildKit) -> None:
         ) from error
 
 
-def _unpack(connection: Connection, wanted: BuildKit) -> None:
+def _unpack(connection: Connection, wanted: BuildKit, tarball: str) -> None:
     """Give the version a folder of its own; it has its name only when it is whole."""
-    folder = shlex.quote(wanted.folder)
+    folder, fresh = shlex.quote(wanted.folder), tarball.removesuffix(".tar.gz")
     connection.run(
-        f"rm -rf {folder}.new && mkdir -p {folder}.new && tar -xzf {_TARBALL} -C {folder}.new --no-same-owner && "
+        f"trap 'rm -rf {fresh} {tarball}' EXIT; mkdir {fresh} && tar -xzf {tarball} -C {fresh} --no-same-owner && cd {fresh} && "
         # the name under which the CNI library looks for it
-        f"ln -sf buildkit-cni-loopback {folder}.new/bin/loopback && mv -T {folder}.new {folder} && rm -f {_TARBALL}",
+        f"ln -s buildkit-cni-loopback bin/loopback && {_LISTING} > files && "
+        f"rm -rf {folder} && mv -T {fresh} {folder}",
         timeout_s=300,
     )
 
@@ -295,17 +305,20 @@ def _current_certificate(connection: Connection, wanted: BuildKit, authority: Au
     return certificate if serves else ""
 
 
-def _renew_certificate(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> None:
+def _renew_certificate(
+    connection: Connection, wanted: BuildKit, authority: Authority, now: datetime, *, key: str
+) -> None:
     """Let the node make a new key, which never leaves it, and sign its request."""
     request = connection.run(
-        f"set -e; umask 077; mkdir -p {_TLS}; cd {_TLS}; openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 "
-        f"-nodes -keyout key.new -subj {shlex.quote(f'/CN={wanted.node}')}"
+        f"set -e; umask 077; mkdir -p {_TLS}; "
+        f"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {key} "
+        f"-subj {shlex.quote(f'/CN={wanted.node}')}"
     )
     signed = certificates.sign_server(
         request, authority, name=wanted.node, addresses=wanted.addresses, now=now, days=wanted.certificate_days
     )
     connection.run(
-        f"set -e; cd {_TLS}; cat > cert.new; mv key.new key.pem; mv cert.new cert.pem", stdin=signed.encode()
+        f"set -e; cat > {key}.cert; mv {key} {_TLS}/key.pem; mv {key}.cert {_TLS}/cert.pem", stdin=signed.encode()
     )
 
 
@@ -338,7 +351,11 @@ def _check(connection: Connection, wanted: BuildKit, authority: Authority, now: 
 
 
 def _record(connection: Connection, record: _Record) -> Installed:
-    """Write down that the install is complete, with the state that it left."""
+    """Write down that the install is complete, with the state that it left; other versions go."""
+    connection.run(
+        f'find {LIBRARY} -maxdepth 1 -name "buildkit-*" ! -path "$(readlink {CURRENT})" -exec rm -rf {{}} +; '
+        f"find {_TLS} -name 'key.*' ! -name key.pem -delete"
+    )
     connection.put(_RECORD, json.dumps(asdict(record)).encode())
     _, installed = _load(connection)
     if installed is None:

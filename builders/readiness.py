@@ -62,7 +62,7 @@ def restart(connection: Connection, *, timeout_s: float) -> None:
     try:
         connection.run(command, timeout_s=timeout_s)
     except RemoteCommandFailed as error:
-        journal = connection.run(f"journalctl -u {BUILDKIT_UNIT} -n 20 -o cat --no-pager").splitlines()
+        journal = connection.run(f"journalctl -u {BUILDKIT_UNIT} -n 200 -o cat --no-pager").splitlines()
         reason = next(
             (line for line in reversed(journal) if line.startswith("buildkitd: ")), journal[-1] if journal else ""
         )

@@ -317,3 +317,17 @@ def make_node(cloud):
     yield make
     for each in reversed(made):
         each.delete()
+
+
+@pytest.fixture(scope="session")
+def make_probe(tmp_path_factory):
+    """Compile the probe of RUN steps for an architecture (tests/e2e/probe)."""
+
+    def make(architecture):
+        binary = tmp_path_factory.mktemp("probe") / architecture
+        environment = {**os.environ, "CGO_ENABLED": "0", "GOARCH": architecture}
+        command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "."]
+        subprocess.run(command, check=True, cwd=ROOT / "tests/e2e/probe", env=environment)
+        return binary.read_bytes()
+
+    return make

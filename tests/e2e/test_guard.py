@@ -90,21 +90,9 @@ def hosts(cloud):
 class _Builder:
     """A node with BuildKit and the probe on it."""
 
-    def __init__(self, node, connection, host_key, folder):
+    def __init__(self, node, connection, host_key, probe):
         self.node, self.connection, self.host_key = node, connection, host_key
-        binary = folder / "probe"
-        environment = {"CGO_ENABLED": "0", "GOARCH": node.architecture}
-        command = [
-            "env",
-            *(f"{key}={value}" for key, value in environment.items()),
-            "go",
-            "build",
-            "-o",
-            str(binary),
-            ".",
-        ]
-        subprocess.run(command, check=True, cwd=HERE / "probe")
-        connection.put("/root/probe/probe", binary.read_bytes(), mode=0o755)
+        connection.put("/root/probe/probe", probe, mode=0o755)
         mac = connection.run(f"ip -6 -o addr show dev {guard.BRIDGE} scope link")
         self.link_local = re.search(r"fe80::[0-9a-f:]+", mac)[0]
 
@@ -160,7 +148,7 @@ class _Builder:
 
 
 @pytest.fixture(scope="module", params=["amd64", "arm64"])
-def builder(request, make_node, hosts, tmp_path_factory):  # noqa: ARG001 - the hosts must be there
+def builder(request, make_node, make_probe, hosts):  # noqa: ARG001 - the hosts must be there
     """Install BuildKit on a machine; whoever is outside knows the way to its RUN steps."""
     node = make_node(request.param)
     wanted = node.wanted(neighbours=(NEIGHBOUR, _ipv6(NEIGHBOUR)), allow=(OPENED_NETWORK, OPENED_NETWORK_V6))
@@ -169,7 +157,7 @@ def builder(request, make_node, hosts, tmp_path_factory):  # noqa: ARG001 - the 
         hostkeys.retire_bootstrap(connection)
     with node.connect(key) as connection:
         buildkit.install(connection, wanted, node.authority, now=datetime.now(UTC))
-        builder = _Builder(node, connection, key, tmp_path_factory.mktemp("probe"))
+        builder = _Builder(node, connection, key, make_probe(request.param))
         link = re.search(r"dev (\S+)", subprocess.check_output(
             ["ip", "-n", HUB, "route", "get", node.addresses[0]], text=True))[1]  # fmt: skip
         _ip("-n", HUB, "route", "replace", guard.SUBNET_V4, "via", node.addresses[0], "dev", link, "onlink")
