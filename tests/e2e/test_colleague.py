@@ -1,0 +1,138 @@
+"""A colleague's day: invited, connected on a machine of their own, building before and after a `down` and an `up`."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(900)]
+
+AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
+BUILDER = "slipway-team"
+
+
+@pytest.fixture(scope="module")
+def operator(make_operator):
+    """A stack whose addresses and authority are kept, as is the default."""
+    machine = make_operator("team", builders=AMD64)
+    slipway(machine, "up")
+    yield machine
+    machine.run("pulumi", "state", "unprotect", "--all", "--yes", check=False)
+    slipway(machine, "down", "--yes")
+
+
+@pytest.fixture(scope="module")
+def colleague(operator, tmp_path_factory):
+    """Someone with buildx and no access to the stack."""
+    from dataclasses import replace
+
+    return replace(operator, home=tmp_path_factory.mktemp("colleague"), project=None, state=None)
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    """An image without a base."""
+    folder = tmp_path_factory.mktemp("context")
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    return folder
+
+
+def slipway(machine, *arguments, code=0, stdin=None):
+    """Run the command on a machine; return its stdout."""
+    done = subprocess.run(
+        ["slipway", *arguments], cwd=machine.project or machine.home, env=machine.environment, input=stdin or "",
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def build(machine, context, check=True):
+    """Build on the stack's builder."""
+    return machine.run(
+        "buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64", "--no-cache", context, check=check
+    )  # fmt: skip
+
+
+def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, context):
+    """No token, no Pulumi, no passphrase; and it goes on working over `down` and `up`, untouched."""
+    bundle = slipway(operator, "invite", "ada", "--for", "2d")
+    assert BUILDER in slipway(colleague, "connect", "-", stdin=bundle)
+    build(colleague, context)
+    status = json.loads(slipway(colleague, "status", "--format", "json"))
+    assert [(each["node"], each["reachable"], each["buildkit"]) for each in status["nodes"]] == [
+        ("amd64-1", True, "v0.32.2")
+    ]
+    assert status["builders"] == [{"name": BUILDER, "days_left": 1}]
+    folder = colleague.home / "config" / "slipway" / BUILDER
+    before = {path: path.stat().st_mtime_ns for path in (*folder.iterdir(), *colleague.home.rglob("instances/*"))}
+
+    said = slipway(operator, "down", "--yes")
+    assert (
+        said
+        == "nothing is left but what is kept: slipway-team-amd64-1-ipv4, slipway-team-amd64-1-ipv6 (0.50 a month in all)\n"
+    )
+    away = colleague.run("slipway", "status", check=False)
+    assert (away.returncode, "unreachable" in away.stdout) == (1, True)
+    assert slipway(operator, "status") == ""
+    slipway(operator, "up")
+
+    build(colleague, context)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {each.stat().st_mode & 0o777 for each in folder.iterdir()} == {0o600}
+
+
+def test_status_shows_the_operator_the_same_nodes(operator):
+    """Node, version, days left, and that this machine is connected by the `up` itself."""
+    shown = slipway(operator, "status")
+
+    assert re.search(r"^slipway-team +amd64-1 +linux/amd64 +tcp://198\.51\.100\.\d+:1234 +reachable +v0\.32\.2 +36[45] days left$", shown, re.MULTILINE)  # fmt: skip
+    assert re.search(r"^this machine, builder slipway-team: connected, (89|90) days left$", shown, re.MULTILINE)
+
+
+def test_disconnecting_ends_it_here_and_nowhere_else(operator, colleague, context):
+    """The operator's registration stays; the colleague's is gone, with its key."""
+    slipway(colleague, "disconnect")
+
+    assert build(colleague, context, check=False).returncode != 0
+    assert not (colleague.home / "config" / "slipway" / BUILDER).exists()
+    build(operator, context)
+
+
+def test_no_foreign_and_ended_certificates_are_each_refused(operator, colleague):
+    """By the node itself, whatever the client believes."""
+    from datetime import UTC, datetime, timedelta
+
+    from builders import certificates, status
+    from builders.certificates import Authority
+    from builders.errors import NodeUnreachable
+
+    outputs = operator.outputs()
+    ours = Authority(certificate=outputs["authority"], key=outputs["authorityKey"])
+    now = datetime.now(UTC)
+    foreign = certificates.create_authority("foreign", now=now)
+    leaves = {
+        "good": certificates.issue_client(ours, "ada", now=now, days=1),
+        "foreign": certificates.issue_client(foreign, "ada", now=now, days=1),
+        "ended": certificates.issue_client(ours, "ada", now=now - timedelta(days=3), days=1),
+    }
+    endpoint = outputs["nodes"][0]["endpoint"]
+
+    for name, leaf in leaves.items():
+        folder = colleague.home / name
+        folder.mkdir()
+        (folder / "ca.pem").write_text(ours.certificate)
+        (folder / "cert.pem").write_text(leaf.certificate)
+        (folder / "key.pem").write_text(leaf.key)
+        if name == "good":
+            assert status.probe(endpoint, folder) > now
+        else:
+            with pytest.raises(NodeUnreachable, match="it refused this machine's certificate"):
+                status.probe(endpoint, folder)
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    without = subprocess.run(
+        ["openssl", "s_client", "-connect", f"{host}:{port}", "-alpn", "h2", "-quiet"],
+        input="x", capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert "certificate required" in without.stderr
