@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from builders import certificates, credentials, registration
 from builders.certificates import Authority, Leaf
-from builders.errors import InvalidSetting, NoStack
+from builders.errors import InvalidSetting, StackFailed
 from builders.inventory import Bundle
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _authority(state: State) -> Authority:
 
 def _builders(state: State) -> Builders:
     if not state.builders().builders:
-        raise NoStack("the stack has no builders yet", hint="bring it up first: slipway up")
+        raise StackFailed("the stack has no builders yet", hint="bring it up first: slipway up")
     return state.builders()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builders import output
-from builders.errors import BuilderError, InvalidSetting, NoStack
+from builders.errors import BuilderError, InvalidSetting, StackFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,13 +88,12 @@ def _status(options: argparse.Namespace) -> int:
     try:
         found = status.of_stack(_stack(options).load(secrets=True), now=now)
         remark = "no builders are up; bring them up with: slipway up"
-    except NoStack as error:
-        if options.stack or options.cwd != Path():
-            raise
+    except StackFailed as error:  # a colleague's machine
         found = status.of_machine(now=now)
-        if not found.connected:
+        if options.stack or options.cwd != Path() or not found.connected:
             raise
-        remark = f"{error}; the builders that this machine is connected to are not registered any more"
+        output.progress(f"{error}; showing what this machine is connected to")
+        remark = "buildx does not know these builders any more; connect again"
     if options.format == "json":
         output.result_json(found.to_json())
     elif found.nodes:

@@ -15,7 +15,6 @@ BuilderError
 ├── InvalidCertificate (ValueError)  a certificate, key or request that cannot be used
 ├── BuildxFailed                     the buildx command ended badly
 └── StackFailed                      the Pulumi engine ended badly
-    └── NoStack                      none is selected, or no project is here
 """
 
 from __future__ import annotations
@@ -95,7 +94,3 @@ class BuildxFailed(BuilderError):
 
 class StackFailed(BuilderError):
     """The Pulumi engine ended badly, or the stack has not what was asked of it."""
-
-
-class NoStack(StackFailed):
-    """There is no stack to speak of: none of that name, none selected, or no Slipway project here."""

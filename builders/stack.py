@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders import diagnostics
-from builders.errors import InvalidSetting, NoStack, StackFailed
+from builders.errors import InvalidSetting, StackFailed
 from builders.locks import Lock, is_dead, parse_locks
 from builders.state import State
 
@@ -149,12 +149,12 @@ def _is_ours(path: Path) -> bool:
 
 
 def open_stack(folder: Path, name: str | None, settings: Path | None) -> Stack:
-    """Return the stack to operate; raise NoStack outside a Slipway project."""
+    """Return the stack to operate; raise StackFailed outside a Slipway project."""
     if not folder.is_dir():
         raise InvalidSetting(f"{folder}: no such folder")
     project = find_project(folder.resolve())
     if project is None:
-        raise NoStack(
+        raise StackFailed(
             f"{folder}: this is not in a Slipway project", hint="go to its folder, or name it: slipway -C FOLDER …"
         )
     return Stack(folder=project, name=name, settings=settings.resolve() if settings else None)
@@ -181,8 +181,7 @@ def _failure(stderr: str) -> StackFailed:
     ]
     for words, message, hint in _CURES:
         if line := next((line for line in lines if words in line), None):
-            kind = NoStack if words.startswith("no stack") else StackFailed
-            return kind(message.format(line=line), hint=hint)
+            return StackFailed(message.format(line=line), hint=hint)
     return StackFailed("pulumi: " + (lines[0] if lines else "it ended badly and said nothing"))
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from builders import access, buildx, certificates, credentials, status
+from builders import access, buildx, certificates, cli, credentials, status
 from builders.certificates import Authority
 from builders.errors import BuildxFailed, InvalidSetting, NodeUnreachable, StackFailed
 from builders.inventory import Bundle
@@ -243,6 +243,25 @@ def test_status_asks_all_nodes_at_once_and_one_that_is_silent_hides_no_other(aut
     assert found.connected == {"slipway-dev": None}
     assert datetime.now(UTC) - began < timedelta(seconds=status.DEADLINE_S + 3)
     assert credentials.builders() == ()
+
+
+def test_a_colleague_in_the_project_sees_what_their_machine_is_connected_to(authority, tmp_path, monkeypatch, capsys):
+    """Without login, stack or passphrase; with a stack named, it says why that cannot be read."""
+    (tmp_path / "Pulumi.yaml").write_text("name: slipway\nruntime: python\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "pulumi"))
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_STACK", "PULUMI_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(authority, tmp_path / "node") as endpoint:
+        access.connect_operator(stack(authority, {**NODE, "endpoint": endpoint}), now=NOW)
+
+        assert cli.main(["status", "--format", "json"]) == 0
+        out, err = capsys.readouterr()
+        assert cli.main(["status", "--stack", "dev"]) == 1
+
+    assert [node["reachable"] for node in json.loads(out)["nodes"]] == [True]
+    assert err.endswith("; showing what this machine is connected to\n")
+    assert capsys.readouterr().err.startswith("error: pulumi")
 
 
 def test_a_stack_that_is_down_has_no_nodes_to_ask(authority):

@@ -26,14 +26,14 @@ DOORS = {
     "grpc_health": {"builders.health"},
     "hcloud": {"builders.hetzner", "scripts.toolchain.plugins.hcloud"},
     "pulumi_hcloud": {"infra.components"},
-    "pulumi.automation": {"builders.stack"},
-    "pulumi": {"infra", "builders.stack", "scripts.toolchain.plugins"},
+    "pulumi": {"infra", "scripts.toolchain.plugins"},
 }
 
 # Modules of values and decisions: no socket, file, clock, process, environment or random in them.
 PURE = {
     "infra.settings", "infra.plan", "infra.cloudinit",
-    "builders.errors", "builders.platforms", "builders.inventory", "builders.placement",
+    "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.state",
+    "builders.diagnostics",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",
