@@ -32,7 +32,8 @@ DOORS = {
 # Modules of values and decisions: no socket, file, clock, process, environment or random in them.
 PURE = {
     "infra.settings", "infra.plan", "infra.cloudinit",
-    "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.state",
+    "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.buildkit_config",
+    "builders.guard", "builders.state",
     "builders.diagnostics",
 }  # fmt: skip
 IMPURE = {
