@@ -338,13 +338,7 @@ def _start(connection: Connection, wanted: BuildKit, *, certain: bool) -> None:
 def _check(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> str:
     """Make sure that the node answers from here and builds; return its snapshotter."""
     client = certificates.issue_client(authority, "installation", now=now, days=1)
-    health.check(
-        connection.node,
-        wanted.addresses[0],
-        authority_certificate=authority.certificate,
-        client=client,
-        port=buildkit_config.PORT,
-    )
+    health.check(connection.node, wanted.addresses[0], authority_certificate=authority.certificate, client=client)
     snapshotter = readiness.check_workers(connection, wanted.platform)
     readiness.check_build(connection)
     return snapshotter

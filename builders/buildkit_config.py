@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from builders import guard
+from builders.inventory import BUILDKIT_PORT
 from builders.platforms import Platform, parse_platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PORT = 1234
 LIBRARY = "/usr/local/lib/slipway"
 CURRENT = f"{LIBRARY}/buildkit"  # a link to the folder of the version in use
 CONFIG = "/etc/buildkit"
@@ -113,7 +113,7 @@ def render_toml(wanted: BuildKit, *, vcpus: int, ca_paths: Mapping[str, str]) ->
 root = "/var/lib/buildkit"
 
 [grpc]
-address = ["unix://{SOCKET}", "tcp://:{PORT}"]
+address = ["unix://{SOCKET}", "tcp://:{BUILDKIT_PORT}"]
 
 # Without ca any client would be let in.
 [grpc.tls]

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from builders.certificates import Leaf
 from builders.errors import InvalidCertificate, InvalidSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")  # what buildx takes as the name of a builder
@@ -84,6 +85,15 @@ def remove(builder: str) -> None:
     """Remove the credentials for a builder; none there is no error."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder(builder))
+
+
+@contextmanager
+def lent(authority: str, leaf: Leaf) -> Iterator[Path]:
+    """Lay out credentials in a folder that only this user can read and that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="slipway-") as place:
+        for name, content in (("key.pem", leaf.key), ("cert.pem", leaf.certificate), ("ca.pem", authority)):
+            _replace(Path(place) / name, content)
+        yield Path(place)
 
 
 def _replace(path: Path, content: str) -> None:

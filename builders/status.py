@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from builders import buildx, certificates, credentials
+from builders import buildx, certificates, credentials, greeting
 from builders.certificates import Authority
 from builders.errors import BuildxFailed, NodeUnreachable
 from builders.inventory import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
 
     from builders.state import State
 
 DEADLINE_S = 5.0
-# An HTTP/2 client speaks first (RFC 9113, 3.4): its preface and an empty SETTINGS frame. The server answers with its own.
-_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +111,7 @@ def _folder(builder: str, state: State, now: datetime, passing: ExitStack) -> Pa
         return held.folder
     authority = Authority(certificate=state.output("authority"), key=state.output("authorityKey"))
     leaf = certificates.issue_client(authority, "status", now=now, days=1)
-    folder = Path(passing.enter_context(tempfile.TemporaryDirectory(prefix="slipway-")))
-    for name, content in (("ca.pem", authority.certificate), ("cert.pem", leaf.certificate), ("key.pem", leaf.key)):
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_text(content)
-    return folder
+    return passing.enter_context(credentials.lent(authority.certificate, leaf))
 
 
 def _days(builder: str, now: datetime) -> int | None:
@@ -137,7 +127,7 @@ def _ask(asked: list[_Asked], now: datetime) -> tuple[NodeStatus, ...]:
 def _node(asked: _Asked, now: datetime) -> NodeStatus:
     days, error = None, None
     try:
-        days = (probe(asked.endpoint.endpoint, asked.folder) - now).days
+        days = (greeting.greet(asked.endpoint.endpoint, asked.folder, deadline_s=DEADLINE_S) - now).days
     except NodeUnreachable as failure:
         error = str(failure)
     return NodeStatus(
@@ -150,39 +140,3 @@ def _node(asked: _Asked, now: datetime) -> NodeStatus:
         certificate_days_left=days,
         error=error,
     )
-
-
-def probe(endpoint: str, folder: Path, *, deadline_s: float = DEADLINE_S) -> datetime:
-    """Greet a node's buildkitd over mutual TLS and return when its certificate ends; raise NodeUnreachable with the reason."""
-    host, port = _address(endpoint)
-    try:
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        context.set_alpn_protocols(["h2"])
-        with (
-            socket.create_connection((host, port), timeout=deadline_s) as raw,
-            context.wrap_socket(raw, server_hostname=host) as connection,
-        ):
-            connection.sendall(_HELLO)
-            # With TLS 1.3 a refused client certificate shows only here.
-            if not connection.recv(9):
-                raise NodeUnreachable("it closed the connection at once")
-            ends = ssl.cert_time_to_seconds(str((connection.getpeercert() or {})["notAfter"]))
-            return datetime.fromtimestamp(ends, UTC)
-    except (OSError, ssl.SSLError) as error:
-        raise NodeUnreachable(_reason(error)) from error
-
-
-def _address(endpoint: str) -> tuple[str, int]:
-    parts = urlsplit(endpoint)
-    return parts.hostname or "", parts.port or 0
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not this stack's ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"it refused this machine's certificate ({(error.reason or 'TLS').lower().replace('_', ' ')})"
-    return (error.strerror or str(error)).lower()

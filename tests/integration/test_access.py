@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from builders import access, buildx, certificates, cli, credentials, status
+from builders import access, buildx, certificates, cli, credentials, greeting, status
 from builders.certificates import Authority
 from builders.errors import BuildxFailed, InvalidSetting, NodeUnreachable, StackFailed
 from builders.inventory import Bundle
@@ -287,14 +287,14 @@ def test_why_a_node_cannot_be_reached_is_told_apart(authority, tmp_path):
         port = closed.getsockname()[1]
 
     with pytest.raises(NodeUnreachable, match="connection refused"):
-        status.probe(f"tcp://127.0.0.1:{port}", ours)
+        greeting.greet(f"tcp://127.0.0.1:{port}", ours)
     with (
         serving(Authority(certificate=stranger.certificate, key=stranger.key), tmp_path / "a") as endpoint,
         pytest.raises(NodeUnreachable, match="its certificate is not this stack's"),
     ):
-        status.probe(endpoint, ours)
+        greeting.greet(endpoint, ours)
     with (
         serving(authority, tmp_path / "b", clients=stranger) as endpoint,
         pytest.raises(NodeUnreachable, match="it refused this machine's certificate"),
     ):
-        status.probe(endpoint, ours)
+        greeting.greet(endpoint, ours)
