@@ -106,7 +106,7 @@ def down_plan(plan: Down) -> str:
 def kept(plan: Down) -> str:
     """Render what still costs something after a `down`."""
     total = sum((price for _, price in plan.staying), start=0 * (plan.staying[0][1] if plan.staying else 0))
-    names = ", ".join(each.inputs.get("name", each.name) for each, _ in plan.staying)
+    names = ", ".join(sorted(each.inputs.get("name", each.name) for each, _ in plan.staying))
     return f"nothing is left but what is kept: {names} ({_monthly(total)} in all)" if names else "nothing is left"
 
 
