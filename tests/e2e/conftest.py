@@ -66,8 +66,13 @@ class Cloud:
     def count(self):
         return httpx.get(f"{self.control}/history").json()["last"]
 
-    def listing(self, kind):
-        answer = httpx.get(f"{self.endpoint}/{kind}", headers={"Authorization": f"Bearer {self.token}"})
+    def listing(self, kind, stack):
+        """What a stack has; the session's other tests have their own."""
+        answer = httpx.get(
+            f"{self.endpoint}/{kind}",
+            params={"label_selector": f"slipway-stack={stack}"},
+            headers={"Authorization": f"Bearer {self.token}"},
+        )
         return answer.json()[kind]
 
     def remove(self, kind, number):

@@ -25,7 +25,7 @@ DURING_UP = (
 DURING_DOWN = (
     r"Destroying",
     r"slipway:BuildKit amd64-1-buildkit deleting|slipway:BuildxBuilder \S+ deleting",
-    r"Server amd64-1 deleting",
+    r"(Server|PrimaryIp|Firewall|slipway:Authority) \S+ deleting",  # of what the kill before it left
 )
 AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
 
@@ -96,8 +96,7 @@ def _ours(cloud):
     return sorted(
         each["name"]
         for kind in ("servers", "primary_ips", "firewalls", "ssh_keys")
-        for each in cloud.listing(kind)
-        if each["labels"].get("slipway-stack") == "killed"
+        for each in cloud.listing(kind, "killed")
     )
 
 

@@ -150,7 +150,7 @@ def test_a_second_operators_up_registers_there_and_changes_nothing_else(operator
 
 def test_a_server_deleted_by_hand_is_replaced(operator, cloud, context):
     """The address stays, so the next build works with the same registration."""
-    [server] = [each for each in cloud.listing("servers") if each["name"] == "slipway-dev-amd64-1"]
+    [server] = [each for each in cloud.listing("servers", "dev") if each["name"] == "slipway-dev-amd64-1"]
     addresses = {node["name"]: node["address"] for node in operator.outputs()["nodes"]}
     cloud.remove("servers", server["id"])
 
@@ -164,8 +164,8 @@ def test_destroy_without_the_protected_leaves_what_is_kept_and_up_builds_again(o
     """Between releases only the addresses are left; the authority is kept, so the certificates go on."""
     operator.destroy("--exclude-protected")
 
-    assert cloud.listing("servers") == []
-    assert len(cloud.listing("primary_ips")) == 4
+    assert cloud.listing("servers", "dev") == []
+    assert len(cloud.listing("primary_ips", "dev")) == 4
     assert "slipway-dev" not in operator.run("buildx", "ls").stdout
 
     operator.up()
@@ -174,7 +174,7 @@ def test_destroy_without_the_protected_leaves_what_is_kept_and_up_builds_again(o
 
 def test_destroy_works_though_a_server_is_gone_and_twice(operator, cloud):
     """Nothing of ours is left in the cloud or in buildx."""
-    [server, *_] = cloud.listing("servers")
+    [server, *_] = cloud.listing("servers", "dev")
     cloud.remove("servers", server["id"])
     operator.run("pulumi", "state", "unprotect", "--all", "--yes")
 
@@ -182,5 +182,5 @@ def test_destroy_works_though_a_server_is_gone_and_twice(operator, cloud):
     operator.destroy()
 
     for kind in ("servers", "primary_ips", "firewalls", "ssh_keys"):
-        assert cloud.listing(kind) == []
+        assert cloud.listing(kind, "dev") == []
     assert "slipway-dev" not in operator.run("buildx", "ls").stdout
