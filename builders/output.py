@@ -107,7 +107,8 @@ def kept(plan: Down) -> str:
     """Render what still costs something after a `down`."""
     total = sum((price for _, price in plan.staying), start=0 * (plan.staying[0][1] if plan.staying else 0))
     names = ", ".join(sorted(each.inputs.get("name", each.name) for each, _ in plan.staying))
-    return f"nothing is left but what is kept: {names} ({_monthly(total)} in all)" if names else "nothing is left"
+    price = f"{_monthly(total)} in all" if total else _monthly(total)
+    return f"nothing is left but what is kept: {names} ({price})" if names else "nothing is left"
 
 
 def down_json(plan: Down) -> dict[str, Any]:

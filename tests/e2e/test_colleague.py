@@ -3,8 +3,16 @@
 import json
 import re
 import subprocess
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from builders import certificates, greeting
+from builders.certificates import Authority
+from builders.errors import NodeUnreachable
+from tests.e2e.conftest import CACHE
 
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(900)]
 
@@ -25,8 +33,6 @@ def operator(make_operator):
 @pytest.fixture(scope="module")
 def colleague(operator, tmp_path_factory):
     """Someone with buildx and no access to the stack."""
-    from dataclasses import replace
-
     return replace(operator, home=tmp_path_factory.mktemp("colleague"), project=None, state=None)
 
 
@@ -91,6 +97,28 @@ def test_status_shows_the_operator_the_same_nodes(operator):
     assert re.search(r"^this machine, builder slipway-team: connected, (89|90) days left$", shown, re.MULTILINE)
 
 
+def test_a_builder_that_is_reset_during_a_build_serves_again_by_itself(operator, colleague, cloud, context, tmp_path):
+    """The build fails in time and does not hang; the next one works, and `up` has nothing to mend."""
+    (tmp_path / "base.tar").hardlink_to(CACHE / "base" / "amd64.tar")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD base.tar /\nRUN echo at work; sleep 600\n")
+    command = ["buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64", "--progress", "plain", tmp_path]
+    with subprocess.Popen(
+        command, env=colleague.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as build_under_way:
+        next(line for line in build_under_way.stdout if re.match(r"#\d+ [\d.]+ at work", line))
+        [server] = cloud.listing("servers", "team")
+        cloud.act(server["id"], "reset")
+        said = build_under_way.communicate(timeout=120)[0]
+    assert build_under_way.returncode != 0, said
+
+    deadline = time.monotonic() + 120
+    while colleague.run("slipway", "status", check=False).returncode:
+        assert time.monotonic() < deadline, "the builder did not come back"
+        time.sleep(1)
+    build(colleague, context)
+    assert not re.search(r"\d+ (created|updated|replaced|deleted)", operator.up().stdout)
+
+
 def test_disconnecting_ends_it_here_and_nowhere_else(operator, colleague, context):
     """The operator's registration stays; the colleague's is gone, with its key."""
     slipway(colleague, "disconnect")
@@ -102,12 +130,6 @@ def test_disconnecting_ends_it_here_and_nowhere_else(operator, colleague, contex
 
 def test_no_foreign_and_ended_certificates_are_each_refused(operator, colleague):
     """By the node itself, whatever the client believes."""
-    from datetime import UTC, datetime, timedelta
-
-    from builders import certificates, status
-    from builders.certificates import Authority
-    from builders.errors import NodeUnreachable
-
     outputs = operator.outputs()
     ours = Authority(certificate=outputs["authority"], key=outputs["authorityKey"])
     now = datetime.now(UTC)
@@ -126,10 +148,10 @@ def test_no_foreign_and_ended_certificates_are_each_refused(operator, colleague)
         (folder / "cert.pem").write_text(leaf.certificate)
         (folder / "key.pem").write_text(leaf.key)
         if name == "good":
-            assert status.probe(endpoint, folder) > now
+            assert greeting.greet(endpoint, folder) > now
         else:
             with pytest.raises(NodeUnreachable, match="it refused this machine's certificate"):
-                status.probe(endpoint, folder)
+                greeting.greet(endpoint, folder)
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     without = subprocess.run(
         ["openssl", "s_client", "-connect", f"{host}:{port}", "-alpn", "h2", "-quiet"],

@@ -3,6 +3,9 @@
 import json
 import re
 import subprocess
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -24,10 +27,18 @@ int main(void) { puts("hello"); return 0; }
 
 
 @pytest.fixture(scope="module")
-def operator(make_operator):
+def shown():
+    """What the first `up` let others see: its display, and the arguments of every process meanwhile."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def operator(make_operator, shown):
     """The operator, whose stack is up from the first test to the last."""
     machine = make_operator("dev")
-    machine.up()
+    with _watching_arguments() as arguments:
+        shown["display"] = machine.up().stdout
+    shown["arguments"] = b"\n".join(arguments).decode(errors="replace")
     yield machine
     machine.run("pulumi", "state", "unprotect", "--all", "--yes", check=False)
     machine.destroy(check=False)
@@ -44,6 +55,26 @@ def context(tmp_path_factory):
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / "hello.c").write_text(HELLO)
     return folder
+
+
+@contextmanager
+def _watching_arguments():
+    """Collect what `ps` shows to everybody on this host, the builders' own processes included."""
+    arguments, done = set(), threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            for each in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    arguments.add(each.read_bytes())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield arguments
+    finally:
+        done.set()
+        thread.join()
 
 
 def _on(operator, node, command):
@@ -120,6 +151,19 @@ def test_no_private_key_is_in_state_user_data_or_journal_but_the_retired_one(ope
         user_data = _on(operator, node, "curl -fsS http://169.254.169.254/hetzner/v1/userdata")
         assert re.findall(r"BEGIN ([A-Z ]+) KEY", user_data) == ["OPENSSH PRIVATE"]
         assert _on(operator, node, "journalctl --no-pager -o cat | grep -c 'PRIVATE KEY' || true").strip() == "0"
+
+
+def test_no_private_key_was_in_the_arguments_of_a_process_or_in_the_display(operator, shown):
+    """Nobody who lists processes, or reads a CI log, gets a line of any key of the stack."""
+    exported = operator.run("pulumi", "stack", "export", "--show-secrets").stdout
+    keys = re.findall(r"BEGIN [A-Z ]*PRIVATE KEY-----(.+?)-----END", exported)
+    lines = {line for key in keys for line in re.split(r"[\\n]+", key) if len(line) > 16}
+
+    assert len(lines) > 10
+    assert "buildkitd" in shown["arguments"]
+    for place in ("arguments", "display"):
+        assert [line for line in lines if line in shown[place]] == []
+        assert "PRIVATE KEY" not in shown[place]
 
 
 @pytest.mark.parametrize("node", ["amd64-1", "arm64-1"])

@@ -1,0 +1,42 @@
+"""Builders with IPv6 alone: no address costs anything, and the same one comes back."""
+
+import json
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(600)]
+
+AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
+
+
+@pytest.fixture(scope="module")
+def operator(make_operator):
+    """A stack whose one builder has no IPv4."""
+    machine = make_operator("six", builders=AMD64, address="ipv6")
+    machine.run("slipway", "up")
+    yield machine
+    machine.run("pulumi", "state", "unprotect", "--all", "--yes", check=False)
+    machine.run("slipway", "down", "--yes")
+
+
+def test_a_builder_without_ipv4_builds(operator, cloud, tmp_path):
+    """SSH, BuildKit's certificate, the registration and `status` all take the IPv6 address."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+
+    operator.run("buildx", "build", "--builder", "slipway-six", "--platform", "linux/amd64", tmp_path)
+
+    [server] = cloud.listing("servers", "six")
+    assert server["public_net"]["ipv4"] is None
+    [node] = json.loads(operator.run("slipway", "status", "--format", "json").stdout)["nodes"]
+    assert (node["endpoint"].startswith("tcp://[2001:db8:"), node["reachable"]) == (True, True)
+
+
+def test_its_address_is_kept_for_nothing_and_comes_back(operator):
+    """`down` says what is kept; after `up` the registration is what it was."""
+    before = operator.outputs()["builders"]
+
+    said = operator.run("slipway", "down", "--yes").stdout
+    assert said.splitlines()[-1] == "nothing is left but what is kept: slipway-six-amd64-1-ipv6 (free)"
+
+    operator.run("slipway", "up")
+    assert operator.outputs()["builders"] == before
