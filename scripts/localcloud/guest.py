@@ -73,8 +73,16 @@ _CLOUD_CONFIG = {
 }
 
 
-def render_files(spec: MachineSpec) -> Mapping[str, str]:
+_GO_UNDER_EMULATION = "GODEBUG=asyncpreemptoff=1"
+"""Go programs hang now and then under user-mode emulation, where preemption signals get lost (golang/go#70329)."""
+
+
+def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
     """Render the files of a fresh disk: path below the root → text."""
+    emulation = {
+        "etc/systemd/system.conf.d/localcloud.conf": f"[Manager]\nDefaultEnvironment={_GO_UNDER_EMULATION}\n",
+        "etc/environment": f"{_GO_UNDER_EMULATION}\n",
+    }
     seed = "var/lib/cloud/seed/nocloud"
     meta_data = {"instance-id": str(spec.id), "local-hostname": spec.name, "public-keys": list(spec.ssh_keys)}
     return {
@@ -93,6 +101,7 @@ def render_files(spec: MachineSpec) -> Mapping[str, str]:
             f"{_UNITS}/systemd-{name}.service.d/localcloud.conf": "[Service]\nLoadCredential=\n"
             for name in _WITHOUT_CREDENTIALS
         },
+        **(emulation if emulated else {}),
     }
 
 

@@ -26,6 +26,8 @@ BOOT_DEADLINE_S = 20.0
 SETTLE_S = 0.5
 """A machine that breaks at once does so within this time after PID 1 has started."""
 
+_UNAME = {"x86": "x86_64", "arm": "aarch64"}
+
 _LAUNCH = """\
 set -e
 image=$1 disk=$2; shift 2
@@ -63,7 +65,8 @@ def make_disk(disk: Path, spec: MachineSpec) -> None:
         shutil.rmtree(fresh)
     for name in ("upper", "work", "root", *DISKS):
         (fresh / name).mkdir(parents=True)
-    for name, text in guest.render_files(spec).items():
+    emulated = os.uname().machine != _UNAME[spec.architecture]
+    for name, text in guest.render_files(spec, emulated=emulated).items():
         path = fresh / "upper" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
