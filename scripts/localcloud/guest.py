@@ -73,15 +73,15 @@ _CLOUD_CONFIG = {
 }
 
 
-_GO_UNDER_EMULATION = "GODEBUG=asyncpreemptoff=1"
-"""Go programs hang now and then under user-mode emulation, where preemption signals get lost (golang/go#70329)."""
+_GO_UNDER_EMULATION = ("GODEBUG=asyncpreemptoff=1", "GOMAXPROCS=1")
+"""Go programs of many threads hang now and then under user-mode emulation (golang/go#70329): buildkitd did in 2 of 20 starts."""
 
 
 def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
     """Render the files of a fresh disk: path below the root → text."""
     emulation = {
-        "etc/systemd/system.conf.d/localcloud.conf": f"[Manager]\nDefaultEnvironment={_GO_UNDER_EMULATION}\n",
-        "etc/environment": f"{_GO_UNDER_EMULATION}\n",
+        "etc/systemd/system.conf.d/localcloud.conf": f"[Manager]\nDefaultEnvironment={' '.join(_GO_UNDER_EMULATION)}\n",
+        "etc/environment": "".join(f"{variable}\n" for variable in _GO_UNDER_EMULATION),
     }
     seed = "var/lib/cloud/seed/nocloud"
     meta_data = {"instance-id": str(spec.id), "local-hostname": spec.name, "public-keys": list(spec.ssh_keys)}

@@ -65,6 +65,6 @@ def test_go_programs_are_kept_from_hanging_where_they_are_emulated():
 
     added = {name: emulated[name] for name in emulated.keys() - plain.keys()}
     assert added == {
-        "etc/systemd/system.conf.d/localcloud.conf": "[Manager]\nDefaultEnvironment=GODEBUG=asyncpreemptoff=1\n",
-        "etc/environment": "GODEBUG=asyncpreemptoff=1\n",
+        "etc/systemd/system.conf.d/localcloud.conf": "[Manager]\nDefaultEnvironment=GODEBUG=asyncpreemptoff=1 GOMAXPROCS=1\n",
+        "etc/environment": "GODEBUG=asyncpreemptoff=1\nGOMAXPROCS=1\n",
     }
