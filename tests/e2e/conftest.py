@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,9 +76,13 @@ class Cloud:
         )
         return answer.json()[kind]
 
-    def remove(self, kind, number):
+    def remove_server(self, number):
+        """Delete a server by hand, and wait until it is gone."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        httpx.delete(f"{self.endpoint}/{kind}/{number}", headers=headers).raise_for_status()
+        server = f"{self.endpoint}/servers/{number}"
+        httpx.delete(server, headers=headers).raise_for_status()
+        while httpx.get(server, headers=headers).status_code != 404:
+            time.sleep(0.1)
 
     def act(self, number, action):
         """Order an action on a server: "reset" is its power cord."""

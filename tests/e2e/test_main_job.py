@@ -196,7 +196,7 @@ def test_a_server_deleted_by_hand_is_replaced(operator, cloud, context):
     """The address stays, so the next build works with the same registration."""
     [server] = [each for each in cloud.listing("servers", "dev") if each["name"] == "slipway-dev-amd64-1"]
     addresses = {node["name"]: node["address"] for node in operator.outputs()["nodes"]}
-    cloud.remove("servers", server["id"])
+    cloud.remove_server(server["id"])
 
     operator.up()
 
@@ -219,7 +219,7 @@ def test_destroy_without_the_protected_leaves_what_is_kept_and_up_builds_again(o
 def test_destroy_works_though_a_server_is_gone_and_twice(operator, cloud):
     """Nothing of ours is left in the cloud or in buildx."""
     [server, *_] = cloud.listing("servers", "dev")
-    cloud.remove("servers", server["id"])
+    cloud.remove_server(server["id"])
     operator.run("pulumi", "state", "unprotect", "--all", "--yes")
 
     operator.destroy()
