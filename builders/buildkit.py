@@ -52,7 +52,7 @@ _RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
 
 # All that makes a node what it is; two states are alike if and only if this text is. Reading it writes nothing.
 _STATE = f"""\
-cat {_RECORD} 2> /dev/null || exit 0
+cat {_RECORD} 2> /dev/null
 echo; echo --; cat {_TLS}/cert.pem 2> /dev/null; echo; echo --
 find {CONFIG} /etc/slipway {" ".join(sorted(GUARD_FILES - {"/etc/slipway/guard.nft"}))} /etc/systemd/system/{BUILDKIT_UNIT} \
   -type f -exec sha256sum {{}} + 2> /dev/null | sort
@@ -141,9 +141,6 @@ def install(
     with _phase(report, "network guard loaded"):
         _write(connection, {path: files[path] for path in sorted(changed)})
         _load_guard(connection)
-    if not found.unpacked:
-        with _phase(report, "tarball unpacked"):
-            _unpack(connection, wanted, found.tarball)
     if not certificate:
         with _phase(report, "certificate signed"):
             _renew_certificate(connection, wanted, authority, now, key=f"{_TLS}/key.{found.token}")
@@ -190,12 +187,15 @@ def _find(connection: Connection, wanted: BuildKit) -> _Found:
 
 def _load(connection: Connection) -> tuple[_Record | None, Installed | None]:
     """Read the record of the last completed install, and what there is of it now."""
-    text = connection.run(_STATE)
-    if not text.strip():
+    raw, certificate, state = connection.run(_STATE).split("\n--\n", 2)
+    if not raw.strip():
         return None, None
-    raw, certificate, state = text.split("\n--\n", 2)
     record = _Record(**json.loads(raw))
-    return record, Installed(
+    return record, _installed(record, certificate, state)
+
+
+def _installed(record: _Record, certificate: str, state: str) -> Installed:
+    return Installed(
         version=record.version,
         certificate=certificate,
         certificate_expires=certificates.expires(certificate) if certificate.strip() else _NEVER_VALID,
@@ -206,7 +206,7 @@ def _load(connection: Connection) -> tuple[_Record | None, Installed | None]:
 
 
 def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Callable[[str], None]) -> None:
-    """Bring the tarball over while cloud-init ends, then install the commands that are missing."""
+    """Bring the tarball over and unpack it while cloud-init ends, then install the commands that are missing."""
     local = "://" not in wanted.tarball
 
     def wait_for_cloud_init() -> None:
@@ -214,12 +214,15 @@ def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Call
             readiness.wait_for_cloud_init(connection)
 
     def transfer() -> None:
-        if not found.unpacked:
-            with _phase(report, "tarball copied"):
-                if local:
-                    connection.upload(Path(wanted.tarball), found.tarball, sha256=wanted.sha256)
-                else:
-                    _download(connection, wanted, found.tarball)
+        if found.unpacked:
+            return
+        with _phase(report, "tarball copied"):
+            if local:
+                connection.upload(Path(wanted.tarball), found.tarball, sha256=wanted.sha256)
+            else:
+                _download(connection, wanted, found.tarball)
+        with _phase(report, "tarball unpacked"):
+            _unpack(connection, wanted, found.tarball)
 
     early = local or "curl" not in found.missing
     with ThreadPoolExecutor(max_workers=1) as threads:
@@ -346,14 +349,12 @@ def _check(connection: Connection, wanted: BuildKit, authority: Authority, now: 
 
 def _record(connection: Connection, record: _Record) -> Installed:
     """Write down that the install is complete, with the state that it left; other versions go."""
-    connection.run(
+    tidy = (
         f'find {LIBRARY} -maxdepth 1 -name "buildkit-*" ! -path "$(readlink {CURRENT})" -exec rm -rf {{}} +; '
-        f"find {_TLS} -name 'key.*' ! -name key.pem -delete"
+        f"find {_TLS} -name 'key.*' ! -name key.pem -delete\n"
     )
-    connection.put(_RECORD, json.dumps(asdict(record)).encode())
-    _, installed = _load(connection)
-    if installed is None:
-        raise NodeNotReady(f"node {connection.node}: {_RECORD} vanished while it was installed")
+    _, certificate, state = connection.run(tidy + _STATE).split("\n--\n", 2)
+    installed = _installed(record, certificate, state)
     complete = {**asdict(record), "configuration": installed.configuration}
     connection.put(_RECORD, json.dumps(complete).encode())
     return installed
