@@ -177,7 +177,8 @@ def _step(layout: Layout, build: Build) -> Step:
 
 def find_fitting(layout: Layout, build: Build) -> Path | None:
     """Return a tool of the user's own on PATH that is new enough, or None."""
-    folders = [each for each in os.environ.get("PATH", "").split(os.pathsep) if Path(each) != layout.bin]
+    ours = (layout.bin, layout.plugins)
+    folders = [each for each in os.environ.get("PATH", "").split(os.pathsep) if Path(each) not in ours]
     found = shutil.which(build.on_path, path=os.pathsep.join(folders))
     if found is None or parse_version(read_output([found, "version"]) or "") < build.minimum:
         return None

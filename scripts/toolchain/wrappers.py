@@ -1,6 +1,7 @@
 """The executables by which the engine finds our plugins.
 
 They are made only where the vendor's CLI with its language host is not on PATH: that CLI finds or downloads the rest.
+The engine warns of a language host that does not lie beside it, so the CLI that was built here is put there too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def needs_own_plugins(layout: Layout) -> bool:
 def wrapper_step(layout: Layout) -> Step:
     """Return the step that writes the executables."""
     version = required_version((MODULES / "pulumi" / "go.mod").read_text(), SDK)
-    key = digest(version, *(wrapper(module) for module in OURS.values()), *OF_THE_SDK)
+    pulumi = builds()["pulumi"].artefact(layout)
+    key = digest(version, *(wrapper(module) for module in OURS.values()), *OF_THE_SDK, pulumi.key)
     artefact = Artefact(path=layout.plugins, key=key)
 
     def make(_log: Log) -> None:
@@ -58,6 +60,12 @@ def wrapper_step(layout: Layout) -> Step:
                 shutil.copyfile(sdk / "python" / script, folder / Path(script).name)
             for path in folder.iterdir():
                 path.chmod(0o755)
+            if pulumi.is_made():
+                (folder / "pulumi").hardlink_to(pulumi.path / "pulumi")
+        if pulumi.is_made():
+            link = layout.bin / "pulumi"
+            link.unlink(missing_ok=True)
+            link.symlink_to(Path("..") / layout.plugins.name / "pulumi")
 
     return Step(
         name="Pulumi plugins",

@@ -100,6 +100,14 @@ def test_every_node_is_ready_and_told_in_the_outputs(operator):
     assert all(node["host_key"].startswith("ssh-ed25519 ") for node in nodes.values())
 
 
+@pytest.mark.usefixtures("operator")
+def test_the_engine_warns_of_nothing_but_the_stand_in_for_the_vendors_plugin(shown):
+    """The language host lies where the engine looks for its own."""
+    warnings = {line.partition("warning: ")[2] for line in shown["display"].splitlines() if "warning: " in line}
+
+    assert all(each.startswith("using pulumi-resource-hcloud from $PATH") for each in warnings), warnings
+
+
 def test_one_build_is_pushed_for_both_architectures_each_compiled_on_its_own(operator, context, registry):
     """The index has both platforms, the compiler ran on aarch64 and on x86_64."""
     said = operator.build(context, "hello:1").stdout
