@@ -162,7 +162,10 @@ def _order(public_key: str) -> tuple[int, str]:
 def render(measured: dict[str, Any]) -> str:
     """Return the table for a person."""
     fleets = measured["fleets"]
-    lines = [f"{'seconds':<30}" + "".join(f"{fleet['builders']:>4} builders" for fleet in fleets)]
+    lines = [
+        f"{'seconds':<30}"
+        + "".join(f"{fleet['builders']:>4} builder{'s' if fleet['builders'] > 1 else ' '}" for fleet in fleets)
+    ]
     lines += [
         f"{'up: ' + phase:<30}" + "".join(f"{fleet['phases'].get(phase, 0):>13.1f}" for fleet in fleets)
         for phase in PHASES.values()
