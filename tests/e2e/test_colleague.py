@@ -9,21 +9,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from builders import certificates, greeting
+from builders import certificates, credentials, greeting
 from builders.certificates import Authority
 from builders.errors import NodeUnreachable
 from tests.e2e.conftest import CACHE
 
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(900)]
 
-AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
 BUILDER = "slipway-team"
+NODES = ("amd64-1", "arm64-1")
 
 
 @pytest.fixture(scope="module")
 def operator(make_operator):
     """A stack whose addresses and authority are kept, as is the default."""
-    machine = make_operator("team", builders=AMD64)
+    machine = make_operator("team")
     slipway(machine, "up")
     yield machine
     machine.run("pulumi", "state", "unprotect", "--all", "--yes", check=False)
@@ -57,7 +57,8 @@ def slipway(machine, *arguments, code=0, stdin=None):
 def build(machine, context, check=True):
     """Build on the stack's builder."""
     return machine.run(
-        "buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64", "--no-cache", context, check=check
+        "buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64,linux/arm64", "--no-cache", context,
+        check=check,
     )  # fmt: skip
 
 
@@ -67,18 +68,16 @@ def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, contex
     assert BUILDER in slipway(colleague, "connect", "-", stdin=bundle)
     build(colleague, context)
     status = json.loads(slipway(colleague, "status", "--format", "json"))
-    assert [(each["node"], each["reachable"], each["buildkit"]) for each in status["nodes"]] == [
-        ("amd64-1", True, "v0.32.2")
+    assert sorted((each["node"], each["reachable"], each["buildkit"]) for each in status["nodes"]) == [
+        (node, True, "v0.32.2") for node in NODES
     ]
     assert status["builders"] == [{"name": BUILDER, "days_left": 1}]
     folder = colleague.home / "config" / "slipway" / BUILDER
     before = {path: path.stat().st_mtime_ns for path in (*folder.iterdir(), *colleague.home.rglob("instances/*"))}
 
     said = slipway(operator, "down", "--yes")
-    assert (
-        said
-        == "nothing is left but what is kept: slipway-team-amd64-1-ipv4, slipway-team-amd64-1-ipv6 (0.50 a month in all)\n"
-    )
+    names = ", ".join(f"slipway-team-{node}-{kind}" for node in NODES for kind in ("ipv4", "ipv6"))
+    assert said == f"nothing is left but what is kept: {names} (1.00 a month in all)\n"
     away = colleague.run("slipway", "status", check=False)
     assert (away.returncode, "unreachable" in away.stdout) == (1, True)
     assert slipway(operator, "status") == ""
@@ -93,7 +92,9 @@ def test_status_shows_the_operator_the_same_nodes(operator):
     """Node, version, days left, and that this machine is connected by the `up` itself."""
     shown = slipway(operator, "status")
 
-    assert re.search(r"^slipway-team +amd64-1 +linux/amd64 +tcp://198\.51\.100\.\d+:1234 +reachable +v0\.32\.2 +36[45] days left$", shown, re.MULTILINE)  # fmt: skip
+    for node in NODES:
+        row = rf"^slipway-team +{node} +linux/{node[:5]} +tcp://198\.51\.100\.\d+:1234 +reachable +v0\.32\.2 +36[45] days left$"
+        assert re.search(row, shown, re.MULTILINE)
     assert re.search(r"^this machine, builder slipway-team: connected, (89|90) days left$", shown, re.MULTILINE)
 
 
@@ -106,7 +107,7 @@ def test_a_builder_that_is_reset_during_a_build_serves_again_by_itself(operator,
         command, env=colleague.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as build_under_way:
         next(line for line in build_under_way.stdout if re.match(r"#\d+ [\d.]+ at work", line))
-        [server] = cloud.listing("servers", "team")
+        [server] = [each for each in cloud.listing("servers", "team") if each["name"].endswith("amd64-1")]
         cloud.act(server["id"], "reset")
         said = build_under_way.communicate(timeout=120)[0]
     assert build_under_way.returncode != 0, said
@@ -128,33 +129,28 @@ def test_disconnecting_ends_it_here_and_nowhere_else(operator, colleague, contex
     build(operator, context)
 
 
-def test_no_foreign_and_ended_certificates_are_each_refused(operator, colleague):
+@pytest.mark.parametrize("node", NODES)
+def test_no_foreign_and_ended_certificates_are_each_refused(operator, node):
     """By the node itself, whatever the client believes."""
     outputs = operator.outputs()
+    [endpoint] = [each["endpoint"] for each in outputs["nodes"] if each["name"] == node]
     ours = Authority(certificate=outputs["authority"], key=outputs["authorityKey"])
     now = datetime.now(UTC)
     foreign = certificates.create_authority("foreign", now=now)
-    leaves = {
-        "good": certificates.issue_client(ours, "ada", now=now, days=1),
-        "foreign": certificates.issue_client(foreign, "ada", now=now, days=1),
-        "ended": certificates.issue_client(ours, "ada", now=now - timedelta(days=3), days=1),
-    }
-    endpoint = outputs["nodes"][0]["endpoint"]
 
-    for name, leaf in leaves.items():
-        folder = colleague.home / name
-        folder.mkdir()
-        (folder / "ca.pem").write_text(ours.certificate)
-        (folder / "cert.pem").write_text(leaf.certificate)
-        (folder / "key.pem").write_text(leaf.key)
-        if name == "good":
-            assert greeting.greet(endpoint, folder) > now
-        else:
-            with pytest.raises(NodeUnreachable, match="it refused this machine's certificate"):
-                greeting.greet(endpoint, folder)
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with credentials.lent(ours.certificate, certificates.issue_client(ours, "ada", now=now, days=1)) as good:
+        assert greeting.greet(endpoint, good) > now
+    for leaf in (
+        certificates.issue_client(foreign, "ada", now=now, days=1),
+        certificates.issue_client(ours, "ada", now=now - timedelta(days=3), days=1),
+    ):
+        with (
+            credentials.lent(ours.certificate, leaf) as bad,
+            pytest.raises(NodeUnreachable, match="it refused this machine's certificate"),
+        ):
+            greeting.greet(endpoint, bad)
     without = subprocess.run(
-        ["openssl", "s_client", "-connect", f"{host}:{port}", "-alpn", "h2", "-quiet"],
+        ["openssl", "s_client", "-connect", endpoint.removeprefix("tcp://"), "-alpn", "h2", "-quiet"],
         input="x", capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert "certificate required" in without.stderr
