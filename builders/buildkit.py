@@ -288,7 +288,7 @@ def _write(connection: Connection, files: dict[str, str]) -> None:
 def _load_guard(connection: Connection) -> None:
     """Load the rules of this install, though the unit may be active with older ones or without any."""
     connection.run(
-        f"systemctl enable --quiet {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}"
+        f"systemctl enable --quiet --no-reload {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}"
     )
 
 
@@ -330,7 +330,7 @@ def _start(connection: Connection, wanted: BuildKit, *, certain: bool) -> None:
     folder = shlex.quote(wanted.folder)
     connection.run(
         f'[ "$(readlink {CURRENT})" = {folder} ] || {{ ln -sfn {folder} {CURRENT}.new && mv -T {CURRENT}.new {CURRENT}; }}; '
-        f"ln -sf {CURRENT}/bin/buildctl /usr/local/bin/buildctl; systemctl enable --quiet {BUILDKIT_UNIT}"
+        f"ln -sf {CURRENT}/bin/buildctl /usr/local/bin/buildctl; systemctl enable --quiet --no-reload {BUILDKIT_UNIT}"
     )
     if certain:
         connection.run(f"systemctl start {BUILDKIT_UNIT}", timeout_s=150)
