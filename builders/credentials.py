@@ -62,9 +62,7 @@ def write(builder: str, authority: str, leaf: Leaf) -> Path:
     """Put the credentials for a builder in place, readable for this user only."""
     target = folder(builder)
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The key goes first: a run that dies in between leaves a pair that does not match, which `read` does not take for one.
-    for name, content in (("key.pem", leaf.key), ("cert.pem", leaf.certificate), ("ca.pem", authority)):
-        _replace(target / name, content)
+    _lay_out(target, authority, leaf)
     return target
 
 
@@ -91,9 +89,14 @@ def remove(builder: str) -> None:
 def lent(authority: str, leaf: Leaf) -> Iterator[Path]:
     """Lay out credentials in a folder that only this user can read and that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="slipway-") as place:
-        for name, content in (("key.pem", leaf.key), ("cert.pem", leaf.certificate), ("ca.pem", authority)):
-            _replace(Path(place) / name, content)
+        _lay_out(Path(place), authority, leaf)
         yield Path(place)
+
+
+def _lay_out(place: Path, authority: str, leaf: Leaf) -> None:
+    # The key goes first: a run that dies in between leaves a pair that does not match, which `read` does not take for one.
+    for name, content in (("key.pem", leaf.key), ("cert.pem", leaf.certificate), ("ca.pem", authority)):
+        _replace(place / name, content)
 
 
 def _replace(path: Path, content: str) -> None:

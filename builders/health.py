@@ -24,10 +24,11 @@ _OPTIONS = (("grpc.enable_http_proxy", 0),)
 def check(node: str, address: str, *, authority_certificate: str, client: Leaf, deadline_s: float = 30) -> None:
     """Wait until the node says that it serves; raise NodeNotReady with the last reason after the deadline."""
     endpoint = inventory.endpoint(address)
+    tls = grpc.ssl_channel_credentials(authority_certificate.encode(), client.key.encode(), client.certificate.encode())
     deadline = time.monotonic() + deadline_s
     with credentials.lent(authority_certificate, client) as folder:
         while True:
-            reason = _ask(endpoint, folder, min(_ATTEMPT_TIMEOUT_S, max(0.5, deadline - time.monotonic())))
+            reason = _ask(endpoint, folder, tls, min(_ATTEMPT_TIMEOUT_S, max(0.5, deadline - time.monotonic())))
             if reason is None:
                 return
             if time.monotonic() > deadline:
@@ -38,14 +39,13 @@ def check(node: str, address: str, *, authority_certificate: str, client: Leaf, 
             time.sleep(_PAUSE_S)
 
 
-def _ask(endpoint: str, folder: Path, timeout_s: float) -> str | None:
+def _ask(endpoint: str, folder: Path, tls: grpc.ChannelCredentials, timeout_s: float) -> str | None:
     """Return what is wrong; None if nothing is."""
     try:
         # It tells apart what gRPC calls UNAVAILABLE and logs to stderr.
         greeting.greet(endpoint, folder, deadline_s=timeout_s)
     except NodeUnreachable as error:
         return str(error)
-    tls = grpc.ssl_channel_credentials(*((folder / name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem")))
     with grpc.secure_channel(endpoint.removeprefix("tcp://"), tls, _OPTIONS) as channel:
         try:
             response = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)

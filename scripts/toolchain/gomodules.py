@@ -156,10 +156,7 @@ def _step(layout: Layout, build: Build) -> Step:
                 command = ["go", "build", "-v", *build.arguments, "-o", f"{folder}/", "tool"]
                 log.run(command, cwd=build.folder, environment=build.environment)
         if build.on_path:
-            layout.bin.mkdir(exist_ok=True)
-            link = layout.bin / build.on_path
-            link.unlink(missing_ok=True)
-            link.symlink_to(Path("..") / "go" / build.name / build.on_path)
+            link_tool(layout, artefact.path / build.on_path)
 
     part = "tools" if build.on_path else "machines"
     missing = "" if shutil.which("go") else "needs Go 1.26 or newer on PATH"
@@ -173,6 +170,14 @@ def _step(layout: Layout, build: Build) -> Step:
         needs=("Debian packages",) if build.cgo else (),
         blocked=missing,
     )
+
+
+def link_tool(layout: Layout, tool: Path) -> None:
+    """Put a tool in the cache on PATH, in place of one of its name that was linked before."""
+    layout.bin.mkdir(exist_ok=True)
+    link = layout.bin / tool.name
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("..") / tool.relative_to(layout.cache))
 
 
 def find_fitting(layout: Layout, build: Build) -> Path | None:

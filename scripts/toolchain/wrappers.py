@@ -16,7 +16,7 @@ from scripts.toolchain.artefact import Artefact, digest
 from scripts.toolchain.commands import read_output
 from scripts.toolchain.environment import PYTHON
 from scripts.toolchain.errors import SetupError
-from scripts.toolchain.gomodules import MODULES, builds, required_version
+from scripts.toolchain.gomodules import MODULES, builds, link_tool, required_version
 from scripts.toolchain.steps import Step
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ def wrapper_step(layout: Layout) -> Step:
             if pulumi.is_made():
                 (folder / "pulumi").hardlink_to(pulumi.path / "pulumi")
         if pulumi.is_made():
-            link = layout.bin / "pulumi"
-            link.unlink(missing_ok=True)
-            link.symlink_to(Path("..") / layout.plugins.name / "pulumi")
+            link_tool(layout, layout.plugins / "pulumi")
 
     return Step(
         name="Pulumi plugins",

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
 REGISTRY = "198.51.100.2:5000"
 PYTHON = str(Path(sys.executable))
+AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
 PATH = f"{ROOT}/.venv/bin:{CACHE}/bin:{os.environ['PATH']}:{CACHE}/plugins"
 
 
@@ -67,27 +68,25 @@ class Cloud:
     def count(self):
         return httpx.get(f"{self.control}/history").json()["last"]
 
+    @property
+    def _headers(self):
+        return {"Authorization": f"Bearer {self.token}"}
+
     def listing(self, kind, stack):
         """What a stack has; the session's other tests have their own."""
-        answer = httpx.get(
-            f"{self.endpoint}/{kind}",
-            params={"label_selector": f"slipway-stack={stack}"},
-            headers={"Authorization": f"Bearer {self.token}"},
-        )
-        return answer.json()[kind]
+        ours = {"label_selector": f"slipway-stack={stack}"}
+        return httpx.get(f"{self.endpoint}/{kind}", params=ours, headers=self._headers).json()[kind]
 
     def remove_server(self, number):
         """Delete a server by hand, and wait until it is gone."""
-        headers = {"Authorization": f"Bearer {self.token}"}
         server = f"{self.endpoint}/servers/{number}"
-        httpx.delete(server, headers=headers).raise_for_status()
-        while httpx.get(server, headers=headers).status_code != 404:
+        httpx.delete(server, headers=self._headers).raise_for_status()
+        while httpx.get(server, headers=self._headers).status_code != 404:
             time.sleep(0.1)
 
     def act(self, number, action):
         """Order an action on a server: "reset" is its power cord."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        httpx.post(f"{self.endpoint}/servers/{number}/actions/{action}", headers=headers).raise_for_status()
+        httpx.post(f"{self.endpoint}/servers/{number}/actions/{action}", headers=self._headers).raise_for_status()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(600)]
+from tests.e2e.conftest import AMD64
 
-AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

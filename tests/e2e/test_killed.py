@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import AMD64
+
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(600)]
 
 # What the engine's display has said when the kill comes: each run goes on from where the one before it was killed.
@@ -27,7 +29,6 @@ DURING_DOWN = (
     r"slipway:BuildKit amd64-1-buildkit deleting|slipway:BuildxBuilder \S+ deleting",
     r"(Server|PrimaryIp|Firewall|slipway:Authority) \S+ deleting",  # of what the kill before it left
 )
-AMD64 = [{"name": "amd64", "platform": "linux/amd64", "types": ["cx23"], "locations": ["fsn1"], "count": 1}]
 
 
 @pytest.fixture(scope="module")
