@@ -132,6 +132,14 @@ def builds() -> dict[str, Build]:
             architecture=host,
             about_s=10,
         ),
+        Build(
+            name="registry",  # 3.x, for tests beside Debian's 2.8
+            module="registry",
+            library="github.com/distribution/distribution/v3",
+            architecture=host,
+            about_s=85,
+            version_symbol="github.com/distribution/distribution/v3/version.version",
+        ),
     ]
     return {build.name: build for build in every}
 

@@ -15,6 +15,7 @@ def test_versions_are_the_pinned_ones():
         "buildx": "v0.38.2",
         "runc": "v1.3.3",
         "cni": "v1.9.1",
+        "registry": "v3.1.2",
     }
 
 
