@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from builders import output
 from builders.errors import BuilderError, InvalidSetting, StackFailed
+from scripts.registry import cli as registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -242,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     disconnect.add_argument("builder", nargs="*", metavar="BUILDER", help="which, where there are several")
     disconnect.add_argument("--all", action="store_true", help="all that slipway registered here")
+    registry.add_verbs(verb)
     return parser
 
 

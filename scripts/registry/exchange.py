@@ -1,15 +1,46 @@
-"""What the protocol and the HTTP door say to each other: requests and responses as values."""
+"""What the protocols and the HTTP door say to each other: requests and responses as values, and what answers mean.
+
+A protocol is a generator. Each batch that it yields holds requests that are independent of each other, and is one
+round trip deep; it is sent their responses in the same order. Nothing of it knows a socket, so a test can let the
+steps of several protocols meet in every order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - read by dataclass tools at run time
+import json
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scripts.registry import manifests
+from scripts.registry.errors import (
+    AccessDenied,
+    DeleteDisabled,
+    InvalidManifest,
+    NotFound,
+    ReadOnly,
+    RegistryError,
+    RegistryFailed,
+)
+
+if TYPE_CHECKING:
+    from scripts.registry.manifests import Image, Index
+    from scripts.registry.references import Reference
+
+ACCEPT = f"{manifests.OCI_INDEX}, {manifests.OCI_MANIFEST}, {manifests.DOCKER_LIST}, {manifests.DOCKER_MANIFEST}"
+"""All types, in one line: of several lines some proxies pass on the last alone."""
+
+NO_ANSWER = 0
+"""The status of a write whose connection broke: it may have been done, or may yet be."""
+
+_ABSENT = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request to the registry; `path` is as in /v2/app/manifests/latest."""
+    """One request to a registry; `path` is as in /v2/app/manifests/latest."""
 
+    host: str
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -23,3 +54,170 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return the errors that the body lists (distribution-spec, "Error Codes"), none where it is something else."""
+        try:
+            listed = json.loads(self.body)["errors"]
+        except (ValueError, KeyError, TypeError):
+            return []
+        return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+    def codes(self) -> set[str]:
+        """Return the codes of those errors."""
+        return {str(each.get("code")) for each in self.errors()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A wait between two batches, before the same thing is tried again; `attempt` counts from 1."""
+
+    attempt: int
+
+
+Result = TypeVar("Result")
+Protocol = Generator[Sequence[Request] | Pause, Sequence[Response], Result]
+
+
+def together(*protocols: Protocol[Result]) -> Protocol[list[Result]]:
+    """Run protocols side by side: their batches of the same depth travel as one."""
+    results: dict[int, Result] = {}
+    waiting: dict[int, Sequence[Request]] = {}
+
+    def advance(number: int, responses: Sequence[Response] | None) -> None:
+        try:
+            step = next(protocols[number]) if responses is None else protocols[number].send(responses)
+        except StopIteration as end:
+            results[number] = end.value
+        else:
+            waiting[number] = step if isinstance(step, Sequence) else ()
+
+    for number in range(len(protocols)):
+        advance(number, None)
+    while waiting:
+        batch, waiting = waiting, {}
+        responses = yield [request for requests in batch.values() for request in requests]
+        position = 0
+        for number, requests in batch.items():
+            advance(number, responses[position : position + len(requests)])
+            position += len(requests)
+    return [results[number] for number in range(len(protocols))]
+
+
+def get_manifest(reference: Reference) -> Request:
+    """Ask for a manifest, whatever its type."""
+    return _manifest("GET", reference, {"Accept": ACCEPT})
+
+
+def head_manifest(reference: Reference, *, unless: str = "") -> Request:
+    """Ask whether a manifest can be read, or, with `unless`, whether a tag still has this digest (304)."""
+    return _manifest("HEAD", reference, {"Accept": ACCEPT, **({"If-None-Match": f'"{unless}"'} if unless else {})})
+
+
+def put_manifest(reference: Reference, manifest: manifests.Manifest) -> Request:
+    """Store a manifest under a tag or its digest."""
+    return _manifest("PUT", reference, {"Content-Type": manifest.media_type}, manifest.body)
+
+
+def delete_manifest(reference: Reference) -> Request:
+    """Delete a tag, or a digest with all its tags."""
+    return _manifest("DELETE", reference, {})
+
+
+def get_blob(reference: Reference, digest: str, *, first_byte: bool = False) -> Request:
+    """Ask for a blob, or for its first byte, which only a blob that is there can give."""
+    headers = {"Range": "bytes=0-0"} if first_byte else {}
+    return Request(
+        host=reference.host, method="GET", path=f"/v2/{reference.repository}/blobs/{digest}", headers=headers
+    )
+
+
+def mount_blob(reference: Reference, digest: str, source: str) -> Request:
+    """Ask the registry to link a blob of another of its repositories."""
+    path = f"/v2/{reference.repository}/blobs/uploads/?mount={digest}&from={source}"
+    return Request(host=reference.host, method="POST", path=path, headers={"Content-Length": "0"})
+
+
+def list_tags(reference: Reference, *, last: str = "") -> Request:
+    """Ask for a repository's tags; registry 2.8 gives all at once, 3.x a page."""
+    query = f"?n=1000&last={last}" if last else "?n=1000"
+    return Request(host=reference.host, method="GET", path=f"/v2/{reference.repository}/tags/list{query}")
+
+
+def _manifest(method: str, reference: Reference, headers: Mapping[str, str], body: bytes = b"") -> Request:
+    path = f"/v2/{reference.repository}/manifests/{reference.version}"
+    return Request(host=reference.host, method=method, path=path, headers=headers, body=body)
+
+
+def read_manifest(reference: Reference, response: Response) -> Index | Image | None:
+    """Read the answer to get_manifest; None: there is none. What was sent must have the digest that was asked for."""
+    if response.status == 404 and absent(reference, response):
+        return None
+    if response.status != 200:
+        raise refusal(f"{reference}", response)
+    digest = manifests.digest_of(response.body)
+    promised = {reference.digest, response.headers.get("docker-content-digest", "")} - {""}
+    if promised - {digest}:
+        raise InvalidManifest(
+            f"{reference}: the content has the digest {digest}, not {', '.join(sorted(promised - {digest}))}",
+            hint="the registry's storage is damaged, or something in between changed what it sent",
+        )
+    return manifests.parse(response.body, response.headers.get("content-type", ""), name=str(reference))
+
+
+def absent(reference: Reference, response: Response) -> bool:
+    """Tell a 404 that says "no such manifest" from one that says something else, which is an error."""
+    if any("accept header" in str(each.get("message")) for each in response.errors()):
+        raise RegistryFailed(
+            f"{reference}: it exists, but the registry did not see which types are accepted", status=404,
+            hint="a proxy before the registry drops the Accept header; let it pass on",
+        )  # fmt: skip
+    if not response.codes() & _ABSENT:
+        raise refusal(f"{reference}", response)
+    return True
+
+
+def require(reference: Reference, found: Index | Image | None) -> Index | Image:
+    """Return what was found; raise NotFound where that is nothing."""
+    if found is None:
+        raise NotFound(f"{reference}: not found")
+    return found
+
+
+def check_stored(reference: Reference, digest: str, response: Response) -> None:
+    """Make sure that a PUT was done, and of these bytes."""
+    if response.status != 201:
+        raise refusal(f"{reference}", response)
+    stored = response.headers.get("docker-content-digest", digest)
+    if stored != digest:
+        raise InvalidManifest(f"{reference}: the registry stored {stored}, not {digest}")
+
+
+def refusal(what: str, response: Response) -> RegistryError:
+    """Say what an answer means that is not the one hoped for."""
+    said = next((str(each.get("message") or each.get("code")) for each in response.errors()), "")
+    detail = f"{response.status}, {said}" if said else str(response.status)
+    if response.status == NO_ANSWER:
+        return RegistryFailed(f"{what}: the connection broke before the answer", hint="run the command again")
+    if response.status == 401:
+        return AccessDenied(f"{what}: the registry wants a login ({detail})", hint="docker login, or --username")
+    if response.status == 403 or "DENIED" in response.codes():
+        return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")
+    if response.status == 405 and "UNSUPPORTED" in response.codes():
+        return DeleteDisabled(
+            f"{what}: the registry deletes nothing", hint="set storage.delete.enabled in its configuration"
+        )
+    if response.status == 405:
+        return ReadOnly(
+            f"{what}: the registry is read-only now", hint="wait for its maintenance to end, or --wait longer"
+        )
+    if response.status == 413 or "too large" in said:
+        return RegistryFailed(f"{what}: the manifest is too large for the registry ({detail})", status=response.status)
+    if response.status == 404:
+        return NotFound(f"{what}: not found ({detail})")
+    if response.status == 429:
+        return RegistryFailed(f"{what}: too many requests ({detail})", status=429, hint="try again later")
+    if response.status >= 500:
+        hint = "try again; if it lasts, its storage has a broken link: see the registry's log"
+        return RegistryFailed(f"{what}: the registry failed ({detail})", status=response.status, hint=hint)
+    return RegistryFailed(f"{what}: the registry refused ({detail})", status=response.status)

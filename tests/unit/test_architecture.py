@@ -35,6 +35,9 @@ PURE = {
     "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.buildkit_config",
     "builders.guard", "builders.state",
     "builders.diagnostics",
+    "scripts.registry.errors", "scripts.registry.platforms", "scripts.registry.references", "scripts.registry.manifests",
+    "scripts.registry.exchange", "scripts.registry.records", "scripts.registry.sources", "scripts.registry.merge",
+    "scripts.registry.untag", "scripts.registry.backup", "scripts.registry.inspection",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",

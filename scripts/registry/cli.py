@@ -1,0 +1,448 @@
+"""The registry's verbs, of `slipway` and of the one-file program: flags in, one protocol, its result rendered.
+
+Exit codes: 0 done, 1 failed or something is broken, 2 wrong usage, 3 done but a staging tag is still there, 4 done but a later
+writer has given a platform another image, 130 interrupted. What a verb needs is imported inside it: the command starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from scripts.registry.client import Client
+    from scripts.registry.exchange import Protocol
+    from scripts.registry.untag import Removal
+
+    Verb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+
+STAGING_KEPT, SUPERSEDED = 3, 4
+_READ_ONLY_PAUSE_S = 5.0
+_DURATION = re.compile(r"(\d{1,6})([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def add_verbs(verb: Verb) -> None:
+    """Add the registry's verbs to a command, by its own way to add one."""
+    merge = verb(
+        "merge", _merge, "put the platforms of images into a tag and keep all others",
+        "slipway merge registry.example.com/app:1.2 --from registry.example.com/app:1.2-arm64",
+    )  # fmt: skip
+    merge.add_argument("target", metavar="TARGET", help="the tag, as in registry.example.com/app:1.2")
+    merge.add_argument(
+        "--from",
+        dest="sources",
+        metavar="SOURCE",
+        action="append",
+        required=True,
+        help="a tag or digest; again for more",
+    )
+    merge.add_argument(
+        "--platform", action="append", default=[], metavar="PLATFORM", help="only this one; again for more"
+    )
+    merge.add_argument("--create", action="store_true", help="make the tag, if there is none")
+    merge.add_argument("--keep-staging", action="store_true", help="leave the sources' tags, which go otherwise")
+    merge.add_argument("--dry-run", action="store_true", help="show before and after, print the bytes, write nothing")
+    _add_connection(merge, writes=True, listing=True)
+
+    inspect = verb(
+        "inspect", _inspect, "show what a tag has for each platform, and what is wrong with it",
+        "slipway inspect registry.example.com/app:1.2",
+    )  # fmt: skip
+    inspect.add_argument("reference", metavar="REF", help="a tag or digest")
+    _add_connection(inspect, listing=True)
+
+    verify = verb(
+        "verify", _verify, "read every part of tags, and fail where one cannot be read",
+        "slipway verify --deep registry.example.com/app:1.2",
+    )  # fmt: skip
+    verify.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
+    verify.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
+    _add_connection(verify, listing=True)
+
+    backup = verb(
+        "backup", _backup, "keep what tags name, and every image of it, under backup tags",
+        "slipway backup registry.example.com/app --keep 10",
+    )  # fmt: skip
+    backup.add_argument(
+        "repositories", metavar="REPO", nargs="+", help="repositories, all tags of each, or single tags"
+    )
+    backup.add_argument("--keep", type=int, default=10, metavar="N", help="backups of a tag that stay (10)")
+    backup.add_argument("--within", default="90d", metavar="TIME", help="older ones go, but for the newest (90d)")
+    _add_connection(backup, writes=True, listing=True)
+
+    backups = verb("backups", _backups, "list the backups of a tag", "slipway backups registry.example.com/app:1.2")
+    backups.add_argument("reference", metavar="REF", help="the tag")
+    _add_connection(backups, listing=True)
+
+    restore = verb(
+        "restore", _restore, "bring back the platforms that a tag has lost, or a whole backup",
+        "slipway restore registry.example.com/app:1.2",
+    )  # fmt: skip
+    restore.add_argument("reference", metavar="REF", help="the tag")
+    restore.add_argument("backup", metavar="BACKUP", nargs="?", default="", help="a tag or digest of `slipway backups`")
+    _add_connection(restore, writes=True, listing=True)
+
+    untag = verb(
+        "untag", _untag, "take a tag away and nothing else", "slipway untag registry.example.com/app:1.2-arm64"
+    )
+    untag.add_argument("reference", metavar="REF", help="the tag; with --all-with-prefix, the repository")
+    untag.add_argument(
+        "--all-with-prefix", metavar="PREFIX", default="", help="all tags that begin so: forgotten staging tags"
+    )
+    _add_connection(untag, writes=True, listing=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the one-file program."""
+    parser = argparse.ArgumentParser(
+        prog="slipway-registry",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Merge, verify, back up and restore multi-platform tags of a registry.",
+        epilog="example: slipway-registry inspect registry.example.com/app:1.2",
+    )
+    parser.set_defaults(debug=False)
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            epilog=f"example: {example.replace('slipway ', 'slipway-registry ', 1)}",
+        )
+        added.add_argument(
+            "--debug", action="store_true", help="show requests that were repeated, and where an error came from"
+        )
+        added.set_defaults(verb=run)
+        return added
+
+    add_verbs(verb)
+    options = parser.parse_args(argv)
+    try:
+        code: int = options.verb(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Say in one line what went wrong."""
+
+    def guarded(options: argparse.Namespace) -> int:
+        from scripts.registry import output
+        from scripts.registry.errors import InvalidReference, RegistryError
+
+        try:
+            return run(options)
+        except KeyboardInterrupt:
+            output.progress("interrupted; run the same command again")
+            return 130
+        except RegistryError as error:
+            if options.debug:
+                import traceback
+
+                traceback.print_exc()
+            output.error(str(error), error.hint)
+            return 2 if isinstance(error, InvalidReference) else 1
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            output.error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}")
+            return 1
+
+    return guarded
+
+
+@_guarded
+def _merge(options: argparse.Namespace) -> int:
+    from scripts.registry import lock, output, platforms, references
+    from scripts.registry.merge import Order, merge
+
+    target = references.parse(options.target)
+    now, token = _run_identity()
+    order = Order(
+        target=target,
+        sources=tuple(dict.fromkeys(references.parse(each) for each in options.sources)),
+        platforms=tuple(platforms.parse(each) for each in options.platform),
+        now=now,
+        token=token,
+        create=options.create,
+        keep_staging=options.keep_staging,
+        dry_run=options.dry_run,
+    )
+    with lock.held(options.lock, wait_s=_duration(options.wait)):
+        merged = _run(options, target.host, lambda: merge(order))
+    if options.dry_run:
+        sys.stderr.write(f"{output.before_and_after(merged)}\n")
+        if options.format == "json":
+            output.result_json(output.merged_json(merged))
+        else:
+            output.result_bytes(merged.after.body)
+        return 0
+    return _report_merged(options, merged)
+
+
+def _report_merged(options: argparse.Namespace, merged: Any) -> int:
+    from scripts.registry import output
+
+    if options.format == "json":
+        output.result_json(output.merged_json(merged))
+    else:
+        sys.stderr.write(f"{output.before_and_after(merged)}\n")
+        if merged.backup:
+            output.progress(f"to undo: slipway restore {merged.target} {merged.backup.tag}")
+        output.result(str(merged.reference))
+    if merged.included:
+        output.progress(f"brought back what another writer merged meanwhile: {', '.join(map(str, merged.included))}")
+    for digest in merged.broken:
+        output.error(
+            f"{merged.target}: {digest} was in the tag before and cannot be read", f"slipway restore {merged.target}"
+        )
+    if merged.broken:
+        return 1
+    if merged.superseded:
+        named = ", ".join(map(str, merged.superseded))
+        output.warning(f"{merged.target}: a later merge has given {named} another image")
+        return SUPERSEDED
+    return STAGING_KEPT if _warn_kept(merged.staging) else 0
+
+
+@_guarded
+def _inspect(options: argparse.Namespace) -> int:
+    from scripts.registry import inspection, output, references
+
+    reference = references.parse(options.reference)
+    found = _run(options, reference.host, lambda: inspection.inspect(reference))
+    if options.format == "json":
+        output.result_json(output.inspection_json(found))
+    else:
+        output.result(f"{reference.at(found.digest)}\n{found.media_type}\n")
+        output.result(output.inspection(found))
+    _warn_findings(found)
+    return 1 if found.broken else 0
+
+
+@_guarded
+def _verify(options: argparse.Namespace) -> int:
+    from scripts.registry import inspection, output, references
+    from scripts.registry.errors import RegistryError
+
+    reports, failed = [], False
+    for text in options.references:
+        reference = references.parse(text)
+        try:
+            found = _run(options, reference.host, partial(inspection.inspect, reference, deep=options.deep))
+        except RegistryError as error:
+            if len(options.references) == 1:
+                raise
+            output.error(str(error), error.hint)
+            failed = True
+            continue
+        failed = failed or bool(found.findings)
+        reports.append(output.inspection_json(found))
+        _warn_findings(found)
+        if options.format != "json" and not found.findings:
+            read = f"{found.manifests_read} manifests, {found.blobs_read} blobs read"
+            output.result(f"{reference.at(found.digest)} whole ({read})")
+    if options.format == "json":
+        output.result_json(reports)
+    return 1 if failed else 0
+
+
+@_guarded
+def _backup(options: argparse.Namespace) -> int:
+    from datetime import timedelta
+
+    from scripts.registry import backup, output, references
+
+    policy = backup.Policy(keep=max(options.keep, 1), within=timedelta(seconds=_duration(options.within)))
+    reports, failed = {}, False
+    for text in options.repositories:
+        repository = references.parse(text, default_tag="")
+        now, token = _run_identity()
+        backed = _run(
+            options,
+            repository.host,
+            partial(backup.backup, repository, policy=policy, now=now, token=token),
+        )
+        reports[str(repository)] = output.backed_json(backed)
+        for tag, error in backed.failed.items():
+            output.error(f"{tag}: {error}", error.hint)
+        failed = failed or bool(backed.failed)
+        if options.format != "json":
+            for each in backed.taken:
+                output.result(str(each.reference))
+            output.progress(
+                f"{repository}: {len(backed.taken)} taken, {backed.unchanged} unchanged, {len(backed.removed)} old ones gone"
+            )
+    if options.format == "json":
+        output.result_json(reports)
+    return 1 if failed else 0
+
+
+@_guarded
+def _backups(options: argparse.Namespace) -> int:
+    from scripts.registry import backup, output, references
+
+    reference = references.parse(options.reference)
+    found = _run(options, reference.host, lambda: backup.backups(reference))
+    if options.format == "json":
+        output.result_json([output.backup_json(each) for each in found])
+    elif found:
+        output.result(output.backups(found))
+    else:
+        output.progress(f"{reference}: there is no backup of it")
+    return 0
+
+
+@_guarded
+def _restore(options: argparse.Namespace) -> int:
+    from scripts.registry import backup, lock, references
+
+    reference = references.parse(options.reference)
+    now, token = _run_identity()
+    with lock.held(options.lock, wait_s=_duration(options.wait)):
+        merged = _run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
+    return _report_merged(options, merged)
+
+
+@_guarded
+def _untag(options: argparse.Namespace) -> int:
+    from scripts.registry import output, references, untag
+    from scripts.registry.errors import InvalidReference
+
+    reference = references.parse(options.reference, default_tag="")
+    _, token = _run_identity()
+    if options.all_with_prefix:
+        if reference.tag or reference.digest:
+            raise InvalidReference(f"{reference}: with --all-with-prefix, name the repository alone")
+        removals = _run(
+            options, reference.host, lambda: untag.untag_all(reference, options.all_with_prefix, token=token)
+        )
+    elif not reference.tag or reference.digest:
+        raise InvalidReference(f"{reference}: name the tag to take away", hint=f"slipway untag {reference.name}:TAG")
+    else:
+        removals = [_run(options, reference.host, lambda: untag.untag(reference, token=token))]
+    if options.format == "json":
+        output.result_json([output.removal_json(each) for each in removals])
+    else:
+        for each in removals:
+            if each.kept is None:
+                output.result(str(each.reference))
+    return 1 if _warn_kept(removals) else 0
+
+
+def _run(options: argparse.Namespace, host: str, protocol: Callable[[], Protocol[Any]]) -> Any:
+    """Run a protocol; while the registry is read-only, wait and begin again, up to the limit."""
+    import time
+
+    from scripts.registry import output
+    from scripts.registry.errors import ReadOnly
+
+    client = _client(options, host)
+    deadline = time.monotonic() + _duration(getattr(options, "wait", "0s"))
+    told = False
+    try:
+        while True:
+            try:
+                return client.run(protocol())
+            except ReadOnly as error:
+                if time.monotonic() + _READ_ONLY_PAUSE_S > deadline:
+                    raise
+                if not told:
+                    output.progress(f"{error}; waiting for it, {options.wait} at most")
+                    told = True
+                time.sleep(_READ_ONLY_PAUSE_S)
+    finally:
+        if options.debug:
+            output.progress(f"{client.requests} requests, {client.rounds} round trips deep")
+        client.close()
+
+
+def _client(options: argparse.Namespace, host: str) -> Client:
+    from scripts.registry import credentials, output
+    from scripts.registry.client import Client, Settings
+    from scripts.registry.errors import InvalidReference
+
+    typed = None
+    if options.password_stdin:
+        if not options.username:
+            raise InvalidReference("--password-stdin: say whose, with --username")
+        if not hasattr(options, "password"):
+            options.password = sys.stdin.readline().rstrip("\n")
+        typed = credentials.Credentials(username=options.username, secret=options.password)
+    elif options.username:
+        raise InvalidReference("--username: its password comes from stdin", hint="--password-stdin")
+
+    def known(of: str) -> credentials.Credentials | None:
+        return typed if typed and of == host else credentials.load(of, os.environ)
+
+    return Client(
+        Settings(
+            ca=options.ca,
+            plain_http=options.plain_http,
+            credentials=known,
+            debug=output.progress if options.debug else lambda _line: None,
+        )
+    )
+
+
+def _add_connection(parser: argparse.ArgumentParser, *, writes: bool = False, listing: bool = False) -> None:
+    if listing:
+        parser.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
+    if writes:
+        parser.add_argument("--wait", default="10m", metavar="TIME", help="for a read-only registry or the lock (10m)")
+        parser.add_argument(
+            "--lock", default="", metavar="PATH", help="a file that all writers of the tag lock in turn"
+        )
+    group = parser.add_argument_group("registry", "logins come from Docker's config.json and its credential helpers")
+    group.add_argument("--username", default="", metavar="NAME", help="log in as somebody else; needs --password-stdin")
+    group.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+    group.add_argument("--ca", default="", metavar="FILE", help="the certificate of the registry's authority")
+    group.add_argument("--plain-http", action="store_true", help="speak HTTP without TLS, as is done on loopback")
+
+
+def _warn_findings(found: Any) -> None:
+    from scripts.registry import output
+
+    for each in found.findings:
+        say = output.error if each.breaks else output.warning
+        say(f"{found.reference}: {each.what}", each.cure or None)
+
+
+def _warn_kept(removals: Sequence[Removal]) -> bool:
+    from scripts.registry import output
+
+    kept = [each for each in removals if each.kept]
+    for each in kept:
+        output.warning(f"{each.reference} is still there: {each.kept}", each.kept.hint if each.kept else None)
+    return bool(kept)
+
+
+def _run_identity() -> tuple[Any, str]:
+    """Return the time, and what tells this run from all others."""
+    import secrets
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC), secrets.token_hex(8)
+
+
+def _duration(text: str) -> float:
+    from scripts.registry.errors import InvalidReference
+
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise InvalidReference(f"{text!r} is no time: say a number and its unit, as in 30s, 10m, 12h, 90d")
+    return float(found[1]) * _SECONDS[found[2]]

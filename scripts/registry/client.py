@@ -1,0 +1,363 @@
+"""The HTTP door: run a protocol's batches against registries, each batch side by side on connections that are kept alive.
+
+It owns TLS, logins, redirects and repetition; what requests mean is the protocols' affair. What is repeated, with a
+pause that doubles and has jitter:
+- GET and HEAD: after a broken connection, 429, 500, 502, 503 and 504;
+- every method: after 429, which says that nothing was done.
+A PUT, POST or DELETE whose connection broke is never sent again: it may have been done, and done twice it would undo what
+others wrote in between. Its response has the status NO_ANSWER.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from scripts.registry.errors import AccessDenied, RegistryError, RegistryFailed, RegistryUnreachable
+from scripts.registry.exchange import NO_ANSWER, Pause, Request, Response, refusal
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+    from scripts.registry.credentials import Credentials
+    from scripts.registry.exchange import Protocol
+
+Result = TypeVar("Result")
+
+PARALLEL = 8
+ATTEMPTS = 6
+MAX_ANSWER_BYTES = 64 << 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+_PASSING = {429, 500, 502, 503, 504}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_SAFE = {"GET", "HEAD"}
+_PARAMETER = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How registries are reached. Plain HTTP is for loopback, unless `plain_http`; never where a `ca` is named."""
+
+    ca: str = ""
+    plain_http: bool = False
+    timeout_s: float = 30.0
+    credentials: Callable[[str], Credentials | None] = lambda _host: None
+    debug: Callable[[str], None] = lambda _line: None
+
+
+@dataclass(slots=True)
+class _Site:
+    """What is known of one registry: how to speak to it, and what it has let us in with."""
+
+    secure: bool
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    idle: list[http.client.HTTPConnection] = field(default_factory=list)
+    credentials: Credentials | None = None
+    asked: bool = False
+    header: str = ""
+    scopes: set[str] = field(default_factory=set)
+    generation: int = 0
+
+
+class Client:
+    """Runs protocols. One is for one command: it is not to be shared between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._sites: dict[str, _Site] = {}
+        self._context: ssl.SSLContext | None = None
+        self.requests = 0
+        self.rounds = 0
+
+    def run(self, protocol: Protocol[Result]) -> Result:
+        """Run a protocol to its end."""
+        try:
+            step = next(protocol)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(_pause_s(step.attempt))
+                    step = protocol.send(())
+                    continue
+                try:
+                    responses = self._batch(step)
+                except RegistryError as error:
+                    step = protocol.throw(error)
+                    continue
+                step = protocol.send(responses)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    def close(self) -> None:
+        """Hang up."""
+        for site in self._sites.values():
+            while site.idle:
+                site.idle.pop().close()
+
+    def _batch(self, requests: Sequence[Request]) -> list[Response]:
+        """Send independent requests; this thread works too, so that a batch of one starts no other."""
+        for host in {request.host for request in requests}:
+            if host not in self._sites:
+                self._sites[host] = _Site(secure=self._secure(host))
+        self.requests += len(requests)
+        self.rounds += bool(requests)
+        answers: dict[int, Response | Exception] = {}
+        numbers = count()  # drawn atomically
+
+        def work() -> None:
+            while (number := next(numbers)) < len(requests):
+                try:
+                    answers[number] = self._send(requests[number])
+                except Exception as error:  # noqa: BLE001 - raised again below, in the caller's thread
+                    answers[number] = error
+
+        helpers = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(requests)) - 1)]
+        for helper in helpers:
+            helper.start()
+        work()
+        for helper in helpers:
+            helper.join()
+        responses = []
+        for _, answer in sorted(answers.items()):
+            if isinstance(answer, Exception):
+                raise answer
+            responses.append(answer)
+        return responses
+
+    def _send(self, request: Request) -> Response:
+        """Send one request until it has an answer that stands."""
+        site = self._sites[request.host]
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                response = self._authorized(site, request)
+            except (OSError, http.client.HTTPException) as error:
+                if _is_permanent(error):
+                    raise self._unreachable(request.host, error) from error
+                if request.method not in _SAFE and not isinstance(error, _NotSentError):
+                    self._settings.debug(f"{request.method} {request.path}: no answer ({error!r})")
+                    return Response(status=NO_ANSWER)
+                if attempt >= ATTEMPTS:
+                    raise self._unreachable(request.host, error) from error
+                self._settings.debug(f"{request.method} {request.path}: {error!r}, again")
+            else:
+                passing = response.status == 429 or (response.status in _PASSING and request.method in _SAFE)
+                if not passing or attempt >= ATTEMPTS:
+                    return response
+                self._settings.debug(f"{request.method} {request.path}: {response.status}, again")
+            time.sleep(_pause_s(attempt))
+
+    def _authorized(self, site: _Site, request: Request) -> Response:
+        """Send with what we were let in with; where that is not enough, log in and send once more."""
+        generation, header = site.generation, site.header
+        response = self._follow(site, request, header)
+        if response.status != 401:
+            return response
+        with site.lock:
+            if site.generation == generation:  # nobody else has logged in meanwhile
+                if not self._log_in(site, request, response):
+                    return response
+                site.generation += 1
+            header = site.header
+        return self._follow(site, request, header)
+
+    def _follow(self, site: _Site, request: Request, header: str) -> Response:
+        """Send, and follow redirects of reads; a login goes to no other host."""
+        headers = {**request.headers, **({"Authorization": header} if header else {})}
+        response = self._exchange(site, request.host, request.method, request.path, headers, request.body)
+        url = f"{'https' if site.secure else 'http'}://{request.host}{request.path}"
+        for _ in range(5):
+            if response.status not in _REDIRECTS or request.method not in _SAFE or "location" not in response.headers:
+                return response
+            url = urljoin(url, response.headers["location"])
+            parts = urlsplit(url)
+            if parts.scheme not in ({"https"} if site.secure else {"http", "https"}):
+                raise RegistryFailed(
+                    f"{request.host}: it redirects from HTTPS to {parts.scheme}, which is not followed"
+                )
+            if parts.netloc != request.host:
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+            other = self._sites.setdefault(f"{parts.scheme}://{parts.netloc}", _Site(secure=parts.scheme == "https"))
+            path = parts.path + (f"?{parts.query}" if parts.query else "")
+            response = self._exchange(other, parts.netloc, request.method, path, headers, b"")
+        raise RegistryFailed(f"{request.host}: it redirects again and again")
+
+    def _exchange(
+        self, site: _Site, host: str, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> Response:
+        """Send once. A kept connection that the server has closed meanwhile, before it took the request, is replaced."""
+        try:
+            connection, kept = site.idle.pop(), True
+        except IndexError:
+            connection, kept = self._connect(site, host), False
+        try:
+            return self._say(site, connection, method, path, headers, body)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            if not kept or method not in _SAFE:
+                raise
+        return self._say(site, self._connect(site, host), method, path, headers, body)
+
+    @staticmethod
+    def _say(
+        site: _Site,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+    ) -> Response:
+        try:
+            if connection.sock is None:
+                try:
+                    connection.connect()
+                except OSError as error:
+                    raise _NotSentError(error) from error
+            connection.request(method, path, body or None, {"User-Agent": "slipway", **headers})
+            answer = connection.getresponse()
+            content = _read_whole(connection.host, answer)
+        except BaseException:
+            connection.close()
+            raise
+        if answer.will_close:
+            connection.close()
+        else:
+            site.idle.append(connection)
+        return Response(status=answer.status, headers={k.lower(): v for k, v in answer.getheaders()}, body=content)
+
+    def _connect(self, site: _Site, host: str) -> http.client.HTTPConnection:
+        if not site.secure:
+            return http.client.HTTPConnection(host, timeout=self._settings.timeout_s)
+        with site.lock if not site.lock.locked() else _Nothing():
+            if self._context is None:
+                self._context = _tls(self._settings.ca)
+        return http.client.HTTPSConnection(host, timeout=self._settings.timeout_s, context=self._context)
+
+    def _secure(self, host: str) -> bool:
+        if self._settings.plain_http:
+            return False
+        return bool(self._settings.ca) or not _is_loopback(host)
+
+    def _log_in(self, site: _Site, request: Request, refused: Response) -> bool:
+        """Do as a 401 asks (RFC 7235; docker's token specification); False: there is nothing that we could do."""
+        challenge = refused.headers.get("www-authenticate", "")
+        scheme, _, rest = challenge.partition(" ")
+        if not site.asked:
+            site.credentials, site.asked = self._settings.credentials(request.host), True
+        if scheme.lower() == "basic":
+            if site.credentials is None or site.header:
+                return False
+            site.header = site.credentials.basic()
+            return True
+        if scheme.lower() != "bearer":
+            return False
+        asked = {name.lower(): value for name, value in _PARAMETER.findall(rest)}
+        wanted = set(asked.get("scope", "").split())
+        if site.header and wanted <= site.scopes and asked.get("error") == "insufficient_scope":
+            return False
+        site.scopes |= wanted
+        site.header = f"Bearer {self._token(site, request.host, asked)}"
+        return True
+
+    def _token(self, site: _Site, host: str, asked: dict[str, str]) -> str:
+        realm = urlsplit(asked.get("realm", ""))
+        if realm.scheme != "https" and (site.secure or not _is_loopback(realm.netloc)):
+            raise AccessDenied(
+                f"{host}: it sends logins to {realm.scheme or 'no'}://{realm.netloc}, which is not encrypted"
+            )
+        known = site.credentials
+        query = [("service", asked.get("service", "")), *(("scope", scope) for scope in sorted(site.scopes))]
+        server = self._sites.setdefault(f"{realm.scheme}://{realm.netloc}", _Site(secure=realm.scheme == "https"))
+        if known and known.is_identity_token:
+            form = [
+                ("grant_type", "refresh_token"),
+                ("refresh_token", known.secret),
+                ("client_id", "slipway"),
+                *query[:1],
+            ]
+            body = urlencode([*form, ("scope", " ".join(sorted(site.scopes)))]).encode()
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self._exchange(server, realm.netloc, "POST", realm.path, headers, body)
+        else:
+            headers = {"Authorization": known.basic()} if known else {}
+            path = f"{realm.path or '/'}?{'&'.join(filter(None, (realm.query, urlencode(query))))}"
+            answer = self._exchange(server, realm.netloc, "GET", path, headers, b"")
+        if answer.status != 200:
+            raise refusal(f"{host}: its token server {realm.netloc}", answer)
+        return _read_token(host, answer)
+
+    def _unreachable(self, host: str, error: Exception) -> RegistryUnreachable:
+        reason = error.args[0] if isinstance(error, _NotSentError) else error
+        said = getattr(reason, "verify_message", "") or getattr(reason, "strerror", "") or str(reason) or repr(reason)
+        hint = "see that its name and port are right and that it runs"
+        if "certificate" in str(reason).lower():
+            hint = "name its authority's certificate: --ca FILE"
+        elif "WRONG_VERSION_NUMBER" in str(reason):
+            said, hint = "it does not speak TLS", "--plain-http, if that is meant to be"
+        return RegistryUnreachable(f"{host}: no answer ({said})", hint=hint)
+
+
+def _read_whole(host: str, answer: http.client.HTTPResponse) -> bytes:
+    content = answer.read(MAX_ANSWER_BYTES)
+    if answer.read(1):
+        raise RegistryFailed(f"{host}: an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
+    return content
+
+
+class _NotSentError(OSError):
+    """The connection was never made, so nothing was done."""
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _tls(ca: str) -> ssl.SSLContext:
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except (OSError, ssl.SSLError) as error:
+        raise RegistryUnreachable(f"--ca {ca}: it cannot be read ({getattr(error, 'strerror', error)})") from error
+
+
+def _read_token(host: str, answer: Response) -> str:
+    import json
+
+    try:
+        found = json.loads(answer.body)
+        return str(found.get("token") or found["access_token"])
+    except (ValueError, KeyError, AttributeError):
+        raise AccessDenied(f"{host}: its token server answered without a token") from None
+
+
+def _is_loopback(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Tell whether another attempt can only end the same way: a name that nobody knows, a certificate that nobody trusts."""
+    import socket
+
+    reason = error.args[0] if isinstance(error, _NotSentError) and error.args else error
+    return isinstance(reason, socket.gaierror) or type(reason).__name__ in {"SSLCertVerificationError", "SSLError"}
+
+
+def _pause_s(attempt: int) -> float:
+    longest: float = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S)
+    return longest * (0.5 + random.random() / 2)  # noqa: S311 - to keep writers apart, not to keep a secret

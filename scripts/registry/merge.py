@@ -1,0 +1,408 @@
+"""Merge: put platforms into a tag, so that no writer loses another's.
+
+load → plan → record → look again → write → read back, until tag and records agree. docs/merge.md tells why each step
+is there, and what cannot be closed without a lock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from scripts.registry import exchange, manifests, records, sources, untag
+from scripts.registry.errors import (
+    Contended,
+    InvalidReference,
+    NotFound,
+    ReadOnly,
+    RegistryError,
+    RegistryFailed,
+    SourceRefused,
+    VerificationFailed,
+)
+from scripts.registry.manifests import Image, Index
+from scripts.registry.untag import Removal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from scripts.registry.exchange import Protocol, Request, Response
+    from scripts.registry.manifests import Change, Contribution
+    from scripts.registry.platforms import Platform
+    from scripts.registry.records import Record
+    from scripts.registry.references import Reference
+    from scripts.registry.sources import Source
+
+MAX_ATTEMPTS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be merged into what; `platforms` limits it, `token` is unique to this run."""
+
+    target: Reference
+    sources: tuple[Reference, ...]
+    now: datetime
+    token: str
+    platforms: tuple[Platform, ...] = ()
+    create: bool = False
+    keep_staging: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What became of it. `after` is what the tag named when it was last read.
+
+    `superseded` are the platforms that a later writer has given another image, `included` the platforms of other writers
+    that were brought back, `broken` the parts that were in the tag before and cannot be read.
+    """
+
+    target: Reference
+    before: Index | Image | None
+    after: Index
+    changes: tuple[Change, ...]
+    backup: Reference | None = None
+    superseded: tuple[Platform, ...] = ()
+    included: tuple[Platform, ...] = ()
+    broken: tuple[str, ...] = ()
+    staging: tuple[Removal, ...] = ()
+    attempts: int = 0
+
+    @property
+    def reference(self) -> Reference:
+        """Return the tag's repository at the digest."""
+        return self.target.at(self.after.digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """The target as it was read: `manifest` as stored, `index` what the merge begins from."""
+
+    manifest: Index | Image | None
+    index: Index
+    read_at: int
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest if self.manifest else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What there is after a write."""
+
+    target: _Base
+    records: dict[Platform, Record]
+    unreadable: tuple[str, ...]
+    staging_moved: frozenset[Reference]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """A merge under way: what is ours, and what else has to be in the tag."""
+
+    order: Order
+    mine: dict[Platform, Record]
+    included: dict[Platform, Contribution] = field(default_factory=dict)
+    superseded: set[Platform] = field(default_factory=set)
+    results: set[str] = field(default_factory=set)
+    backups: dict[str, Reference] = field(default_factory=dict)
+    checked_at: int = 0
+
+    def contributions(self) -> list[Contribution]:
+        """Return what the tag is to have; where a later writer superseded us, theirs."""
+        ours = {platform: record.contribution for platform, record in self.mine.items()}
+        return list((ours | self.included).values())
+
+
+def merge(order: Order) -> Protocol[Merged]:
+    """Merge; raise what went wrong, with the tag as it was or as it was to be."""
+    _check(order)
+    base, *loaded = yield from exchange.together(
+        _load_target(order.target), *(sources.load(each, order.platforms) for each in order.sources)
+    )
+    base = _base(base)
+    if base.manifest is None and not order.create:
+        raise NotFound(f"{order.target}: there is no such tag to merge into", hint="--create makes it")
+    found = yield from _resume(order, base, loaded)
+    work = _Work(order=order, mine=_records(order, found))
+    for source in found:
+        if source.reference.repository != order.target.repository and not order.dry_run:
+            yield from sources.bring(order.target, source)
+    first, changes = base, _plan(base, work)[1]
+    if order.dry_run:
+        return _result(work, first, _plan(base, work)[0], changes)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        seen = yield from _attempt(work, base, found if attempt == 1 else ())
+        if seen is not None and not (yield from _unsettled(work, seen)):
+            done = _result(work, first, seen.target.index, changes, broken=seen.unreadable, attempts=attempt)
+            if seen.unreadable or order.keep_staging:
+                return done
+            return replace(done, staging=(yield from _remove_staging(order, found, seen.staging_moved)))
+        yield exchange.Pause(attempt=attempt)
+        base = seen.target if seen else _base((yield from _load_target(order.target)))
+    raise Contended(
+        f"{order.target}: other writers changed it {MAX_ATTEMPTS} times", hint="run this again, or use --lock"
+    )
+
+
+def _check(order: Order) -> None:
+    if order.target.digest:
+        raise InvalidReference(f"{order.target}: a digest cannot be merged into", hint="name a tag")
+    for source in order.sources:
+        if source.host != order.target.host:
+            hint = f"push it to {order.target.name} first"
+            raise SourceRefused(f"{source}: it is in another registry than {order.target}", hint=hint)
+        if source == order.target:
+            raise SourceRefused(f"{source}: it is the target itself")
+
+
+def _load_target(target: Reference) -> Protocol[_Base | Source | None]:
+    """Read the tag."""
+    (response,) = yield [exchange.get_manifest(target)]
+    return (yield from _read_target(target, response))
+
+
+def _read_target(target: Reference, response: Response) -> Protocol[_Base]:
+    found, read_at = exchange.read_manifest(target, response), records.seconds(response)
+    return _Base(manifest=found, index=(yield from as_index(target, found)), read_at=read_at)
+
+
+def as_index(target: Reference, found: Index | Image | None) -> Protocol[Index]:
+    """Return what a tag names as an index; a plain image becomes an index of one."""
+    if found is None or isinstance(found, Index):
+        return found or manifests.empty_index()
+    source = yield from sources.from_image(target, found, ())
+    media_type = manifests.DOCKER_LIST if found.media_type == manifests.DOCKER_MANIFEST else manifests.OCI_INDEX
+    return manifests.merge(manifests.empty_index(media_type), source.contributions)[0]
+
+
+def _base(value: object) -> _Base:
+    if not isinstance(value, _Base):
+        raise TypeError(value)
+    return value
+
+
+def _resume(order: Order, base: _Base, loaded: Sequence[object]) -> Protocol[list[Source]]:
+    """Return the sources; one that is gone was merged already, if a record of the target says so."""
+    found = [each for each in loaded if isinstance(each, sources.Source)]
+    missing = [name for name, each in zip(order.sources, loaded, strict=True) if each is None]
+    if missing:
+        known = yield from read_records(order.target, base.index.images())
+        for name in missing:
+            parts = tuple(each.contribution for each in known.values() if each.source == str(name))
+            if not parts:
+                raise NotFound(f"{name}: no such source", hint="push it first")
+            found.append(sources.Source(reference=name, digest="", contributions=parts))
+    return found
+
+
+def _records(order: Order, found: Iterable[Source]) -> dict[Platform, Record]:
+    mine: dict[Platform, Record] = {}
+    for source in found:
+        for part in source.contributions:
+            if part.platform in mine:
+                raise SourceRefused(
+                    f"{source.reference}: {mine[part.platform].source} is for {part.platform} too",
+                    hint="merge one of them, or say --platform",
+                )
+            mine[part.platform] = records.new(part, source=str(source.reference))
+    if not mine:
+        raise SourceRefused(f"{order.target}: nothing to merge", hint="--from names what")
+    return mine
+
+
+def _plan(base: _Base, work: _Work) -> tuple[Index, tuple[Change, ...]]:
+    return manifests.merge(base.index, work.contributions())
+
+
+def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_Seen | None]:
+    """Record, look again, write, read back; None: the tag changed under us, and nothing was written."""
+    order, target = work.order, work.order.target
+    merged, _ = _plan(base, work)
+    yield from _prepare(work, base, merged, found)
+    if not (yield from _recheck(work, base)):
+        return None
+    if base.manifest is None or merged.body != base.manifest.body:
+        (response,) = yield [exchange.put_manifest(target, merged)]
+        if response.status not in {exchange.NO_ANSWER, 500, 502, 503, 504}:  # else what there is now will tell
+            exchange.check_stored(target, merged.digest, response)
+    wanted = dict.fromkeys([*merged.images(), *work.mine])
+    others = {each.digest for platform, each in merged.images().items() if platform not in work.mine}
+    tags = [] if order.keep_staging else [each for each in found if each.reference.tag and not each.reference.digest]
+    batch = [
+        exchange.get_manifest(target),
+        *(exchange.get_manifest(records.record_tag(target, platform)) for platform in wanted),
+        *(exchange.head_manifest(target.at(digest)) for digest in sorted(others)),
+        *(exchange.head_manifest(each.reference, unless=each.digest) for each in tags),
+    ]
+    responses = list((yield batch))
+    now = yield from _read_back(work, base, responses.pop(0))
+    known = _parse_records(target, wanted, [responses.pop(0) for _ in wanted])
+    heads = dict(zip(sorted(others), responses, strict=False))
+    moved = {
+        each.reference for each, response in zip(tags, responses[len(others) :], strict=True) if response.status != 304
+    }
+    unreadable = tuple(digest for digest, response in heads.items() if response.status != 200)
+    return _Seen(target=now, records=known, unreadable=unreadable, staging_moved=frozenset(moved))
+
+
+def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -> Protocol[None]:
+    """Write the records and the backup, and look at the configurations that are left."""
+    target, images = work.order.target, base.index.images()
+    requests: list[Request] = []
+    stored: list[tuple[Reference, manifests.Manifest]] = []
+    for platform, record in work.mine.items():
+        if platform in work.superseded:
+            continue
+        before = images[platform].digest if platform in images else ""
+        work.mine[platform] = record.begin(
+            base=base.digest, result=merged.digest, replaced=before, read_at=base.read_at
+        )
+        stored.append((records.record_tag(target, platform), work.mine[platform].to_index()))
+    work.results.add(merged.digest)
+    if base.manifest and merged.body != base.manifest.body and base.digest not in work.backups:
+        work.backups[base.digest] = backup_tag(target, base.digest, work.order.now)
+        stored.append((work.backups[base.digest], base.manifest))
+    requests = [exchange.put_manifest(reference, manifest) for reference, manifest in stored]
+    configs = [(source, sources.config_requests(source)) for source in found]
+    responses = list((yield [*requests, *(request for _, each in configs for request in each)]))
+    for reference, manifest in stored:
+        exchange.check_stored(reference, manifest.digest, responses.pop(0))
+    for source, asked in configs:
+        sources.check_configs(source, [responses.pop(0) for _ in asked])
+
+
+def _recheck(work: _Work, base: _Base) -> Protocol[bool]:
+    """Tell whether the tag is still what the plan was made for."""
+    target = work.order.target
+    if base.manifest is None:
+        (response,) = yield [exchange.get_manifest(target)]
+        same = response.status == 404 and exchange.absent(target, response)
+    else:
+        (response,) = yield [exchange.head_manifest(target, unless=base.digest)]
+        same = response.status == 304 or response.headers.get("docker-content-digest") == base.digest
+        if response.status not in {200, 304, 404}:
+            raise exchange.refusal(f"{target}", response)
+    work.checked_at = records.seconds(response)
+    return same
+
+
+def _read_back(work: _Work, base: _Base, response: Response) -> Protocol[_Base]:
+    """Read the tag after the write; where it cannot be read any more, put back what it named."""
+    target = work.order.target
+    try:
+        now = yield from _read_target(target, response)
+        if now.manifest is not None:
+            return now
+        problem: RegistryError = NotFound(f"{target}: the registry took the index and does not have it")
+    except RegistryError as error:
+        problem = error
+    outcome = "there was none before"
+    if base.manifest is not None:
+        (response,) = yield [exchange.put_manifest(target, base.manifest)]
+        outcome = "what it named before is back" if response.status == 201 else "and it could not be put back either"
+    raise VerificationFailed(
+        f"{problem}; {outcome}", hint="restart the registry: after a collection its cache knows what is gone"
+    ) from problem
+
+
+def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
+    """Compare tag and records, and tell whether the tag has to be written once more."""
+    target = seen.target.index
+    wrote = seen.target.digest in work.results
+    again = False
+    for platform, record in seen.records.items():
+        own = work.mine.get(platform)
+        if own and record.image != own.image:
+            work.superseded.add(platform)
+            if wrote and not record.reflected(target):  # ours came after theirs, and must not stay
+                work.included[platform] = record.contribution
+                again = True
+        elif not own and wrote and not record.reflected(target):
+            meant = records.concurrent(record, work.mine.values(), checked_at=work.checked_at)
+            if meant and (yield from _readable(work.order.target, record.contribution)):
+                work.included[platform] = record.contribution
+                again = True
+    ours = (record for platform, record in work.mine.items() if platform not in work.superseded)
+    return again or not all(record.reflected(target) for record in ours)
+
+
+def _readable(target: Reference, contribution: Contribution) -> Protocol[bool]:
+    """Tell whether an image that another writer recorded is there; that writer has not looked, if it was killed early."""
+    image, *_ = responses = yield [
+        exchange.get_manifest(target.at(each.digest)) for each in (contribution.image, *contribution.attestations)
+    ]
+    if any(response.status != 200 for response in responses):
+        return False
+    found = exchange.read_manifest(target.at(contribution.image.digest), image)
+    return isinstance(found, Image) and len(found.body) == contribution.image.size
+
+
+def read_records(target: Reference, wanted: Iterable[Platform]) -> Protocol[dict[Platform, Record]]:
+    """Read the records of a tag's platforms, those that there are."""
+    names = list(wanted)
+    responses = yield [exchange.get_manifest(records.record_tag(target, platform)) for platform in names]
+    return _parse_records(target, names, responses)
+
+
+def _parse_records(
+    target: Reference, wanted: Iterable[Platform], responses: Iterable[Response]
+) -> dict[Platform, Record]:
+    known = {}
+    for platform, response in zip(wanted, responses, strict=True):
+        found = exchange.read_manifest(records.record_tag(target, platform), response)
+        record = records.parse(found) if isinstance(found, Index) else None
+        if record and record.platform == platform:
+            known[platform] = record
+    return known
+
+
+def _remove_staging(
+    order: Order, found: Sequence[Source], moved: frozenset[Reference]
+) -> Protocol[tuple[Removal, ...]]:
+    removals: list[Protocol[Removal]] = []
+    kept: list[Removal] = []
+    for number, source in enumerate(found):
+        if not source.reference.tag or source.reference.digest or not source.digest:
+            continue
+        if source.reference in moved:
+            changed = RegistryFailed(
+                f"{source.reference}: it was pushed again since it was merged", hint="merge it again"
+            )
+            kept.append(Removal(reference=source.reference, kept=changed))
+        else:
+            removals.append(untag.remove(source.reference, digest=source.digest, token=f"{order.token}-{number}"))
+    try:
+        return (*kept, *(yield from exchange.together(*removals)))
+    except ReadOnly as error:
+        return (*kept, *(Removal(reference=each.reference, kept=error) for each in found if each.reference.tag))
+
+
+def backup_tag(target: Reference, digest: str, now: datetime) -> Reference:
+    """Return where what a tag names is kept before the tag is written."""
+    return target.tagged(f"{records.PREFIX}backup.{records.key(target.tag)}.{now:%Y%m%dT%H%M%SZ}.{digest[7:19]}")
+
+
+def _result(
+    work: _Work,
+    first: _Base,
+    after: Index,
+    changes: tuple[Change, ...],
+    *,
+    broken: tuple[str, ...] = (),
+    attempts: int = 0,
+) -> Merged:
+    return Merged(
+        target=work.order.target,
+        before=first.manifest,
+        after=after,
+        changes=changes,
+        backup=work.backups.get(first.digest),
+        superseded=tuple(sorted(work.superseded)),
+        included=tuple(sorted(platform for platform in work.included if platform not in work.mine)),
+        broken=broken,
+        attempts=attempts,
+    )

@@ -1,0 +1,125 @@
+"""Take a tag away and nothing else, also where the registry can delete digests alone.
+
+registry 2.8 answers 400 to the deletion of a tag, and deletes a digest with all its tags. Deleting what the tag names
+would break every index that lists it; so the tag is first moved to a tombstone, an empty index that nothing else names,
+and that is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scripts.registry import exchange, manifests
+from scripts.registry.errors import DeleteDisabled, NotFound, ReadOnly, RegistryError, RegistryFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scripts.registry.exchange import Protocol
+    from scripts.registry.manifests import Image, Index
+    from scripts.registry.references import Reference
+
+_WAS = "dev.slipway.untagged"
+_UNIQUE = "dev.slipway.unique"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """What became of a tag: `kept` says why it is still there."""
+
+    reference: Reference
+    kept: RegistryError | None = None
+
+
+def untag(reference: Reference, *, token: str) -> Protocol[Removal]:
+    """Take a tag away, and see that it is gone; NotFound where there is none. `token` is unique to this run."""
+    found = yield from read(reference)
+    removal = yield from remove(reference, digest=exchange.require(reference, found).digest, token=token)
+    if removal.kept is None:
+        (response,) = yield [exchange.get_manifest(reference)]
+        if exchange.read_manifest(reference, response) is not None:
+            kept = RegistryFailed(f"{reference}: somebody pushed it again in the same moment", hint="run this again")
+            return Removal(reference=reference, kept=kept)
+    return removal
+
+
+def untag_all(repository: Reference, prefix: str, *, token: str) -> Protocol[list[Removal]]:
+    """Take away all tags that begin with `prefix`."""
+    tags = yield from list_tags(repository)
+    wanted = [repository.tagged(tag) for tag in tags if tag.startswith(prefix)]
+    return (
+        yield from exchange.together(*(_untag_if_there(each, token=f"{token}-{n}") for n, each in enumerate(wanted)))
+    )
+
+
+def _untag_if_there(reference: Reference, *, token: str) -> Protocol[Removal]:
+    try:
+        return (yield from untag(reference, token=token))
+    except NotFound:
+        return Removal(reference=reference)
+    except RegistryError as error:
+        return Removal(reference=reference, kept=error)
+
+
+def remove(reference: Reference, *, digest: str, token: str) -> Protocol[Removal]:
+    """Take a tag away that names `digest`. Where the registry deletes nothing, the tag stays as it is."""
+    (response,) = yield [exchange.delete_manifest(reference)]
+    if response.status in {202, 404}:
+        return Removal(reference=reference)
+    if response.status != 400 or "DIGEST_INVALID" not in response.codes():
+        refused = exchange.refusal(f"{reference}", response)
+        if not isinstance(refused, DeleteDisabled) or not (yield from _deletes_digests(reference, token)):
+            return Removal(reference=reference, kept=refused)
+    tombstone = manifests.empty_index(annotations={_WAS: digest, _UNIQUE: token})
+    (response,) = yield [exchange.put_manifest(reference, tombstone)]
+    if response.status != 201:
+        return Removal(reference=reference, kept=exchange.refusal(f"{reference}", response))
+    (response,) = yield [exchange.delete_manifest(reference.at(tombstone.digest))]
+    if response.status in {202, 404}:
+        return Removal(reference=reference)
+    return Removal(reference=reference, kept=exchange.refusal(f"{reference}", response))
+
+
+def buried(manifest: Index | Image) -> str:
+    """Return the digest that a tag named before its removal began; nothing where the tag is no tombstone."""
+    return manifest.annotations.get(_WAS, "") if isinstance(manifest, manifests.Index) else ""
+
+
+def read(reference: Reference) -> Protocol[Index | Image | None]:
+    """Read a manifest."""
+    (response,) = yield [exchange.get_manifest(reference)]
+    return exchange.read_manifest(reference, response)
+
+
+def list_tags(repository: Reference) -> Protocol[list[str]]:
+    """Read a repository's tags, in order; NotFound where it has none and never had."""
+    tags: list[str] = []
+    last = ""
+    while True:
+        (response,) = yield [exchange.list_tags(repository, last=last)]
+        if response.status != 200:
+            raise exchange.refusal(f"{repository.name}", response)
+        page = _tags(repository, response.body)
+        fresh = [tag for tag in page if tag not in tags] if last else page
+        tags += fresh
+        if "link" not in response.headers or not fresh:
+            return sorted(tags)
+        last = page[-1]
+
+
+def _tags(repository: Reference, body: bytes) -> Sequence[str]:
+    try:
+        return [str(tag) for tag in json.loads(body).get("tags") or ()]
+    except (ValueError, AttributeError) as error:
+        raise RegistryFailed(f"{repository.name}: the list of tags is no list", status=200) from error
+
+
+def _deletes_digests(reference: Reference, token: str) -> Protocol[bool]:
+    """Tell whether the registry deletes digests, though no tags: it looks for one that cannot be there."""
+    unknown = manifests.digest_of(token.encode())
+    (response,) = yield [exchange.delete_manifest(reference.at(unknown))]
+    if isinstance(refused := exchange.refusal("", response), ReadOnly):
+        raise refused
+    return response.status == 404
