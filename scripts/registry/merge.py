@@ -101,20 +101,25 @@ class _Seen:
 
 @dataclass(slots=True, kw_only=True)
 class _Work:
-    """A merge under way: what is ours, and what else has to be in the tag."""
+    """A merge under way: what is ours, and what we owe others, since our write took it from the tag."""
 
     order: Order
     mine: dict[Platform, Record]
-    included: dict[Platform, Contribution] = field(default_factory=dict)
+    owed: dict[Platform, Contribution] = field(default_factory=dict)
+    included: set[Platform] = field(default_factory=set)
     superseded: set[Platform] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
     backups: dict[str, Reference] = field(default_factory=dict)
     checked_at: int = 0
 
     def contributions(self) -> list[Contribution]:
-        """Return what the tag is to have; where a later writer superseded us, theirs."""
-        ours = {platform: record.contribution for platform, record in self.mine.items()}
-        return list((ours | self.included).values())
+        """Return what the tag is to have."""
+        ours = {platform: record.contribution for platform, record in self.current().items()}
+        return list((ours | self.owed).values())
+
+    def current(self) -> dict[Platform, Record]:
+        """Return what is ours and not superseded by a later writer."""
+        return {platform: each for platform, each in self.mine.items() if platform not in self.superseded}
 
 
 def merge(order: Order) -> Protocol[Merged]:
@@ -136,13 +141,13 @@ def merge(order: Order) -> Protocol[Merged]:
         return _result(work, first, _plan(base, work)[0], changes)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         seen = yield from _attempt(work, base, found if attempt == 1 else ())
-        if seen is not None and not (yield from _unsettled(work, seen)):
+        if not (yield from _unsettled(work, seen)):
             done = _result(work, first, seen.target.index, changes, broken=seen.unreadable, attempts=attempt)
             if seen.unreadable or order.keep_staging:
                 return done
             return replace(done, staging=(yield from _remove_staging(order, found, seen.staging_moved)))
         yield exchange.Pause(attempt=attempt)
-        base = seen.target if seen else _base((yield from _load_target(order.target)))
+        base = seen.target
     raise Contended(
         f"{order.target}: other writers changed it {MAX_ATTEMPTS} times", hint="run this again, or use --lock"
     )
@@ -218,14 +223,13 @@ def _plan(base: _Base, work: _Work) -> tuple[Index, tuple[Change, ...]]:
     return manifests.merge(base.index, work.contributions())
 
 
-def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_Seen | None]:
-    """Record, look again, write, read back; None: the tag changed under us, and nothing was written."""
+def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_Seen]:
+    """Record, look again, write if the tag is still what it was, read back."""
     order, target = work.order, work.order.target
     merged, _ = _plan(base, work)
     yield from _prepare(work, base, merged, found)
-    if not (yield from _recheck(work, base)):
-        return None
-    if base.manifest is None or merged.body != base.manifest.body:
+    same = yield from _recheck(work, base)
+    if same and (base.manifest is None or merged.body != base.manifest.body):
         (response,) = yield [exchange.put_manifest(target, merged)]
         if response.status not in {exchange.NO_ANSWER, 500, 502, 503, 504}:  # else what there is now will tell
             exchange.check_stored(target, merged.digest, response)
@@ -254,9 +258,7 @@ def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -
     target, images = work.order.target, base.index.images()
     requests: list[Request] = []
     stored: list[tuple[Reference, manifests.Manifest]] = []
-    for platform, record in work.mine.items():
-        if platform in work.superseded:
-            continue
+    for platform, record in work.current().items():
         before = images[platform].digest if platform in images else ""
         work.mine[platform] = record.begin(
             base=base.digest, result=merged.digest, replaced=before, read_at=base.read_at
@@ -313,21 +315,27 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     """Compare tag and records, and tell whether the tag has to be written once more."""
     target = seen.target.index
     wrote = seen.target.digest in work.results
-    again = False
     for platform, record in seen.records.items():
         own = work.mine.get(platform)
         if own and record.image != own.image:
             work.superseded.add(platform)
-            if wrote and not record.reflected(target):  # ours came after theirs, and must not stay
-                work.included[platform] = record.contribution
-                again = True
-        elif not own and wrote and not record.reflected(target):
-            meant = records.concurrent(record, work.mine.values(), checked_at=work.checked_at)
-            if meant and (yield from _readable(work.order.target, record.contribution)):
-                work.included[platform] = record.contribution
-                again = True
-    ours = (record for platform, record in work.mine.items() if platform not in work.superseded)
-    return again or not all(record.reflected(target) for record in ours)
+        if record.reflected(target):
+            work.owed.pop(platform, None)
+        elif platform in work.owed or (wrote and platform in work.superseded):  # ours came after theirs
+            work.owed[platform] = record.contribution
+        elif (
+            wrote
+            and not own
+            and records.concurrent(record, work.mine.values(), checked_at=work.checked_at)
+            and (yield from _readable(work.order.target, record.contribution))
+        ):
+            work.owed[platform] = record.contribution
+            work.included.add(platform)
+    missing = [platform for platform, record in work.current().items() if not record.reflected(target)]
+    if missing:  # whose is the platform now? The tag was read first: who wrote it had recorded that before
+        latest = yield from read_records(work.order.target, missing)
+        work.superseded |= {each for each, record in latest.items() if record.image != work.mine[each].image}
+    return bool(work.owed) or bool(work.current().keys() & set(missing))
 
 
 def _readable(target: Reference, contribution: Contribution) -> Protocol[bool]:
@@ -402,7 +410,7 @@ def _result(
         changes=changes,
         backup=work.backups.get(first.digest),
         superseded=tuple(sorted(work.superseded)),
-        included=tuple(sorted(platform for platform in work.included if platform not in work.mine)),
+        included=tuple(sorted(work.included)),
         broken=broken,
         attempts=attempts,
     )

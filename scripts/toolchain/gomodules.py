@@ -140,6 +140,21 @@ def builds() -> dict[str, Build]:
             about_s=85,
             version_symbol="github.com/distribution/distribution/v3/version.version",
         ),
+        # What merges are measured beside.
+        Build(
+            name="crane",
+            module="crane",
+            library="github.com/google/go-containerregistry",
+            architecture=host,
+            about_s=5,
+        ),
+        Build(
+            name="regctl",
+            module="regctl",
+            library="github.com/regclient/regclient",
+            architecture=host,
+            about_s=6,
+        ),
     ]
     return {build.name: build for build in every}
 

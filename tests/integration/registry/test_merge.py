@@ -5,24 +5,26 @@ import subprocess
 
 import pytest
 
+from scripts.benchmarks.registries import OCI_INDEX, images_of
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
 
 @pytest.mark.parametrize("attest", [False, True])
-def test_a_staging_tag_is_merged_and_gone_and_all_else_is_as_it_was(server, repository, attest):
+def test_a_staging_tag_is_merged_and_gone_and_all_else_is_as_it_was(server, repository, slipway, attest):
     """The platform is new, the other one and its attestation keep their bytes, the staging tag is 404, its image is not."""
     server.push_index(
-        repository, "1", [AMD64, ARM64], attest=attest, annotations={"org.example": "keep"}, extra={"x-a": [1]}
+        repository, "1", [AMD64, ARM64], attest=attest, extra={"annotations": {"org.example": "keep"}, "x-a": [1]}
     )
     old = server.get(repository, "1")
     server.push_index(repository, "1-arm64", [ARM64], text="new", attest=attest)
     new = server.images(repository, "1-arm64")[ARM64]
 
-    done = server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "1-arm64"))
+    done = slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "1-arm64"))
 
     merged = server.index(repository, "1")
     assert done.stdout == f"{server.host}/{repository}@{_digest(server, repository, '1')}\n"
-    assert server.images(repository, "1") == {AMD64: server_images(old)[AMD64], ARM64: new}
+    assert server.images(repository, "1") == {AMD64: images_of(old)[AMD64], ARM64: new}
     assert merged["annotations"] == {"org.example": "keep"}
     assert merged["x-a"] == [1]
     assert _entry_text(server.get(repository, "1"), AMD64) == _entry_text(old, AMD64)
@@ -34,75 +36,75 @@ def test_a_staging_tag_is_merged_and_gone_and_all_else_is_as_it_was(server, repo
     assert server.get(repository, backup) == old
 
 
-def test_merging_again_changes_nothing(server, repository):
+def test_merging_again_changes_nothing(server, repository, slipway):
     """The same input gives the same bytes, and an unchanged tag is not written."""
     server.push_index(repository, "1", [AMD64, ARM64])
     new = server.push_index(repository, "new", [ARM64], text="new")
     source = server.name(repository, new)
-    server.slipway("merge", server.name(repository, "1"), "--from", source)
+    slipway("merge", server.name(repository, "1"), "--from", source)
     once = server.get(repository, "1")
     tags = server.tags(repository)
 
-    server.slipway("merge", server.name(repository, "1"), "--from", source)
+    slipway("merge", server.name(repository, "1"), "--from", source)
 
     assert server.get(repository, "1") == once
     assert server.tags(repository) == tags
 
 
-def test_a_merge_killed_after_its_staging_tag_went_is_done_when_run_again(server, repository):
+def test_a_merge_killed_after_its_staging_tag_went_is_done_when_run_again(server, repository, slipway):
     """A source that is gone was merged, if the target's record names it."""
     server.push_index(repository, "1", [AMD64, ARM64])
     server.push_index(repository, "s", [ARM64], text="new")
     command = ("merge", server.name(repository, "1"), "--from", server.name(repository, "s"))
 
-    first, second = server.slipway(*command), server.slipway(*command)
+    first, second = slipway(*command), slipway(*command)
 
     assert first.stdout == second.stdout
 
 
-def test_a_plain_target_becomes_an_index(server, repository):
+def test_a_plain_target_becomes_an_index(server, repository, slipway):
     """What a naive push left is wrapped, its platform read from its configuration."""
     image = server.push_image(repository, AMD64, tag="1")
     new = server.push_image(repository, ARM64)
 
-    server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
 
     assert server.images(repository, "1") == {AMD64: [image["digest"]], ARM64: [new["digest"]]}
 
 
-def test_docker_types_stay_a_list_until_an_oci_part_comes(server, repository):
+def test_docker_types_stay_a_list_until_an_oci_part_comes(server, repository, slipway):
     """A list of Docker images stays one; an OCI image makes it an OCI index."""
     server.push_index(repository, "1", [AMD64, ARM64], docker=True)
     docker = server.push_image(repository, ARM64, text="docker", docker=True)
     oci = server.push_image(repository, ARM64, text="oci")
 
-    server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, docker["digest"]))
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, docker["digest"]))
     first = server.index(repository, "1")["mediaType"]
-    server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, oci["digest"]))
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, oci["digest"]))
 
     assert first.endswith("manifest.list.v2+json")
     assert server.index(repository, "1")["mediaType"].endswith("image.index.v1+json")
 
 
-def test_a_source_of_another_repository_is_mounted(server, repository):
+def test_a_source_of_another_repository_is_mounted(server, repository, slipway):
     """Its image and layers are readable in the target's repository; nothing was uploaded."""
     server.push_index(f"{repository}/a", "1", [AMD64])
     server.push_index(f"{repository}/b", "new", [ARM64], attest=True)
 
-    server.slipway("merge", server.name(f"{repository}/a", "1"), "--from", server.name(f"{repository}/b", "new"))
+    slipway("merge", server.name(f"{repository}/a", "1"), "--from", server.name(f"{repository}/b", "new"))
 
-    done = server.slipway("verify", "--deep", server.name(f"{repository}/a", "1"))
+    done = slipway("verify", "--deep", server.name(f"{repository}/a", "1"))
     assert "whole" in done.stdout
     assert set(server.images(f"{repository}/a", "1")) == {AMD64, ARM64}
 
 
-def test_an_absent_target_is_made_only_when_asked(server, repository):
+def test_an_absent_target_is_made_only_when_asked(server, repository, slipway):
     """Without --create it is an error that says so."""
     server.push_index(repository, "s", [ARM64])
     command = ("merge", server.name(repository, "1"), "--from", server.name(repository, "s"), "--keep-staging")
 
-    refused = server.slipway(*command, check=False)
-    server.slipway(*command, "--create")
+    refused = slipway(*command, check=False)
+    slipway(*command, "--create")
 
     assert refused.returncode == 1
     assert "--create" in refused.stderr
@@ -110,37 +112,37 @@ def test_an_absent_target_is_made_only_when_asked(server, repository):
     assert server.get(repository, "s") is not None
 
 
-def test_a_dry_run_prints_the_bytes_and_writes_nothing(server, repository):
+def test_a_dry_run_prints_the_bytes_and_writes_nothing(server, repository, slipway):
     """What it prints is what a merge then writes."""
     server.push_index(repository, "1", [AMD64, ARM64])
     server.push_index(repository, "s", [ARM64], text="new")
     tags = server.tags(repository)
     command = ("merge", server.name(repository, "1"), "--from", server.name(repository, "s"))
 
-    dry = server.slipway(*command, "--dry-run")
+    dry = slipway(*command, "--dry-run")
     untouched = server.tags(repository)
-    server.slipway(*command)
+    slipway(*command)
 
     assert untouched == tags
     assert dry.stdout.encode() == server.get(repository, "1")
     assert "BEFORE" in dry.stderr
 
 
-def test_duplicates_of_the_platform_go(server, repository):
+def test_duplicates_of_the_platform_go(server, repository, slipway):
     """What an appending tool left is put right: one image for the platform."""
     old = server.push_image(repository, ARM64, text="old")
     older = server.push_image(repository, ARM64, text="older")
     keep = server.push_image(repository, AMD64)
     body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [old, keep, older]}
-    server.put(repository, "1", body, OCI_INDEX)
+    server.put(repository, "1", json.dumps(body).encode(), OCI_INDEX)
     new = server.push_image(repository, ARM64, text="new")
 
-    server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
 
     assert server.images(repository, "1") == {ARM64: [new["digest"]], AMD64: [keep["digest"]]}
 
 
-def test_the_requests_are_within_their_budget(server, repository):
+def test_the_requests_are_within_their_budget(server, repository, slipway):
     """By digest 9 + 2P; from a staging tag 13 + 2P on 2.8 and 11 + 2P on 3.x; 9 round trips deep at most."""
     for attest in (False, True):
         for count in (2, 3, 4):
@@ -150,7 +152,7 @@ def test_the_requests_are_within_their_budget(server, repository):
             by_digest = server.push_index(repository, f"d-{tag}", [ARM64], text=f"d{tag}", attest=attest)
             server.push_index(repository, f"s-{tag}", [ARM64], text=f"s{tag}", attest=attest)
             for source, limit in ((by_digest, 9), (f"s-{tag}", 13 if server.version == "2.8" else 11)):
-                done = server.slipway(
+                done = slipway(
                     "merge", server.name(repository, tag), "--from", server.name(repository, source), "--debug"
                 )
                 requests, rounds = _cost(done.stderr)
@@ -161,17 +163,6 @@ def test_the_requests_are_within_their_budget(server, repository):
 def _cost(text):
     line = next(line for line in text.splitlines() if "round trips deep" in line)
     return int(line.split()[1]), int(line.split()[3])
-
-
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-def server_images(body):
-    found = {}
-    for each in json.loads(body)["manifests"]:
-        platform = f"{each['platform']['os']}/{each['platform']['architecture']}"
-        found.setdefault(platform, []).append(each["digest"])
-    return found
 
 
 def _entry_text(body, platform):
@@ -187,12 +178,12 @@ def _digest(server, repository, tag):
     return answer.headers["docker-content-digest"]
 
 
-def test_another_reader_takes_it_whole(server, repository, tmp_path):
+def test_another_reader_takes_it_whole(server, repository, slipway, tmp_path):
     """skopeo copies every part of the result."""
     server.push_index(repository, "1", [AMD64, ARM64], attest=True)
     server.push_index(repository, "s", [ARM64], text="new", attest=True)
 
-    server.slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "s"))
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "s"))
 
     name = f"docker://{server.name(repository, '1')}"
     raw = subprocess.run(["skopeo", "inspect", "--tls-verify=false", "--raw", name], capture_output=True, check=True)

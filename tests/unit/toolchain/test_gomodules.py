@@ -16,6 +16,8 @@ def test_versions_are_the_pinned_ones():
         "runc": "v1.3.3",
         "cni": "v1.9.1",
         "registry": "v3.1.2",
+        "crane": "v0.22.1",
+        "regctl": "v0.11.7",
     }
 
 

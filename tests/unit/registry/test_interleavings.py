@@ -1,0 +1,344 @@
+"""Every order in which the steps of two and three merges can meet, with a crash at any step: the protocol's own code.
+
+A registry in memory answers as registry 2.8 does, one request at a time. The search takes each writer's requests apart,
+lets them arrive in every order, those of one batch too, and looks at every end that there is.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import pytest
+
+from scripts.registry import manifests, merge, platforms, records, references
+from scripts.registry.errors import Contended
+from scripts.registry.exchange import Pause, Response
+
+TARGET = references.parse("registry.test/app:1")
+AMD64, ARM64, S390X = (platforms.parse(f"linux/{name}") for name in ("amd64", "arm64", "s390x"))
+START = 1_700_000_000
+
+
+def _image(platform, text):
+    """A manifest and its configuration, as a registry holds them."""
+    config = json.dumps({"os": platform.os, "architecture": platform.architecture, "text": text}).encode()
+    kind = "application/vnd.oci.image.config.v1+json"
+    part = {"mediaType": kind, "digest": manifests.digest_of(config), "size": len(config)}
+    body = json.dumps({"schemaVersion": 2, "mediaType": manifests.OCI_MANIFEST, "config": part, "layers": []}).encode()
+    return manifests.parse(body, manifests.OCI_MANIFEST, name=text), config
+
+
+class Contents:
+    """What digests name: it only grows, so all states of a search share it."""
+
+    def __init__(self):
+        self.manifests, self.blobs = {}, {}
+
+    def add(self, manifest):
+        self.manifests[manifest.digest] = (manifest.body, manifest.media_type)
+        return manifest.digest
+
+    def image(self, platform, text):
+        image, config = _image(platform, text)
+        self.blobs[image.config.digest] = config
+        self.add(image)
+        return image
+
+    def index(self, images):
+        parts = [
+            manifests.Contribution(
+                platform=p, image=manifests.describe(i, {"os": p.os, "architecture": p.architecture})
+            )
+            for p, i in images.items()
+        ]
+        index, _ = manifests.merge(manifests.empty_index(), parts)
+        self.add(index)
+        return index
+
+
+def answer(contents, tags, clock, request):
+    """Answer one request as registry 2.8 does; the response, and the tags afterwards."""
+    kind, name = request.path.removeprefix("/v2/app/").split("/", 1)
+    date = {"date": datetime.fromtimestamp(START + clock, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")}
+    if kind == "blobs":
+        return Response(status=200, headers=date, body=contents.blobs[name]), tags
+    if request.method == "PUT":
+        digest = manifests.digest_of(request.body)
+        contents.manifests[digest] = (request.body, request.headers["Content-Type"])
+        headers = {**date, "docker-content-digest": digest}
+        return Response(status=201, headers=headers), tags if name == digest else {**tags, name: digest}
+    digest = name if name.startswith("sha256:") else tags.get(name)
+    if digest not in contents.manifests:
+        body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN"}]}).encode()
+        return Response(status=404, headers=date, body=body), tags
+    headers = {**date, "docker-content-digest": digest}
+    if request.headers.get("If-None-Match") == f'"{digest}"':
+        return Response(status=304, headers=headers), tags
+    body, media_type = contents.manifests[digest]
+    return Response(status=200, headers={**headers, "content-type": media_type}, body=body), tags
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A merge: which image for which platform."""
+
+    platform: platforms.Platform
+    digest: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a writer came to its end."""
+
+    superseded: bool = False
+    contended: bool = False
+
+
+class State(NamedTuple):
+    """Everything that can differ: tags, clock, and for each writer what it was told and what is under way."""
+
+    tags: tuple
+    clock: int
+    told: tuple  # per writer: number of its history
+    answers: tuple  # per writer: answers to its present batch, None where there is none yet
+    crashed: frozenset = frozenset()
+    pushed: bool = False
+    unseen_push: frozenset = frozenset()  # writers that have been answered nothing since the push
+
+
+class Search:
+    """A depth-first search over all orders; `violation` is the first end that must not be."""
+
+    def __init__(self, texts, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, limit=2_000_000):
+        self.contents = Contents()
+        self.base = self.contents.index({p: self.contents.image(p, f"old {p}") for p in present})
+        self.writers = [Writer(p, self.contents.image(p, f"writer {n} {p}").digest) for n, p in enumerate(texts)]
+        every = {p: self.contents.image(p, f"pushed {p}") for p in (*present, S390X)}
+        self.foreign = self.contents.index(every) if push else None
+        self.crashes, self.ticks, self.limit = crashes, ticks, limit
+        self.histories, self.steps = {}, []
+        self.numbers, self.responses = {}, []
+        self.explored, self.ends, self.violation = 0, 0, ""
+
+    def _advance(self, writer, past):
+        """What a writer does after it was told `past`: a batch of requests, or its end; each history is run once."""
+        key = (writer, past)
+        if key in self.histories:
+            return self.histories[key]
+        order = merge.Order(
+            target=TARGET, sources=(TARGET.at(self.writers[writer].digest),), now=datetime.fromtimestamp(START, UTC),
+            token=str(writer), create=True,
+        )  # fmt: skip
+        protocol = merge.merge(order)
+        try:
+            step = next(protocol)
+            for responses in past:
+                step = protocol.send([self.responses[n] for n in responses])
+                while isinstance(step, Pause):
+                    step = protocol.send(())
+            outcome = tuple(step)
+        except StopIteration as end:
+            outcome = Ended(superseded=bool(end.value.superseded))
+        except Contended:
+            outcome = Ended(contended=True)
+        if isinstance(outcome, Ended):  # how it came to its end does not matter any more
+            past = ()
+            self.histories[key] = self.histories.get((writer, outcome), len(self.steps))
+            self.histories[writer, outcome] = self.histories[key]
+        else:
+            self.histories[key] = len(self.steps)
+        if self.histories[key] == len(self.steps):
+            self.steps.append((past, outcome))
+        return self.histories[key]
+
+    def _settle(self, state, writer):
+        """Answer at once what no other writer can change or see; go on where a batch is complete."""
+        while True:
+            past, step = self.steps[state.told[writer]]
+            if isinstance(step, Ended):
+                return state
+            answers = list(state.answers[writer])
+            tags = dict(state.tags)
+            for n, request in enumerate(step):
+                if answers[n] is None and not self._visible(request):
+                    answers[n], tags = self._answer(tags, 0, request)
+            state = self._with(state, writer, answers, tags)
+            if None in answers:
+                return state
+            number = self._advance(writer, (*past, tuple(answers)))
+            told = (*state.told[:writer], number, *state.told[writer + 1 :])
+            step = self.steps[number][1]
+            fresh = () if isinstance(step, Ended) else (None,) * len(step)
+            state = state._replace(told=told, answers=(*state.answers[:writer], fresh, *state.answers[writer + 1 :]))
+
+    def _answer(self, tags, clock, request):
+        """Answer a request; responses are told by number, which states are compared by."""
+        response, tags = answer(self.contents, tags, clock, request)
+        key = (response.status, tuple(response.headers.items()), response.body)
+        if key not in self.numbers:
+            self.numbers[key] = len(self.responses)
+            self.responses.append(response)
+        return self.numbers[key], tags
+
+    @staticmethod
+    def _with(state, writer, answers, tags):
+        answers = (*state.answers[:writer], tuple(answers), *state.answers[writer + 1 :])
+        return state._replace(answers=answers, tags=tuple(sorted(tags.items())))
+
+    @staticmethod
+    def _visible(request):
+        name = request.path.rsplit("/", 1)[1]
+        return name == TARGET.tag or name.startswith("slipway.record.")
+
+    def run(self):
+        """Search; the first violation in words, "" where there is none."""
+        count = len(self.writers)
+        told = tuple(self._advance(n, ()) for n in range(count))
+        answers = tuple((None,) * len(self.steps[n][1]) for n in told)
+        state = State(tags=(("1", self.base.digest),), clock=0, told=told, answers=answers)
+        for n in range(count):
+            state = self._settle(state, n)
+        seen, waiting = {state: None}, [state]
+        while waiting and not self.violation:
+            state = waiting.pop()
+            self.explored += 1
+            assert self.explored < self.limit, "the search does not end"
+            moves = list(self._moves(state))
+            if not any(live for live, _ in moves):
+                self.ends += 1
+                self.violation = self.violation or self._judge(state)
+            for _, following in moves:
+                if following not in seen:
+                    seen[following] = state
+                    waiting.append(following)
+        self.path = [state]
+        while seen[self.path[-1]]:
+            self.path.append(seen[self.path[-1]])
+        return self.violation
+
+    def _moves(self, state):
+        for writer in range(len(self.writers)):
+            step = self.steps[state.told[writer]][1]
+            if isinstance(step, Ended) or writer in state.crashed:
+                continue
+            if len(state.crashed) < self.crashes:
+                yield False, self._crash(state, writer)
+            for n, request in enumerate(step):
+                if state.answers[writer][n] is None:
+                    yield True, self._serve(state, writer, n, request)
+        if self.foreign and not state.pushed:
+            tags = {**dict(state.tags), "1": self.foreign.digest}
+            yield True, state._replace(
+                tags=tuple(sorted(tags.items())), pushed=True, clock=state.clock + self.ticks,
+                unseen_push=frozenset(range(len(self.writers))),
+            )  # fmt: skip
+
+    @staticmethod
+    def _crash(state, writer):
+        told = (*state.told[:writer], 0, *state.told[writer + 1 :])  # what it knew is gone
+        answers = (*state.answers[:writer], (), *state.answers[writer + 1 :])
+        return state._replace(told=told, answers=answers, crashed=state.crashed | {writer})
+
+    def _serve(self, state, writer, n, request):
+        tags = dict(state.tags)
+        overwrites = request.method == "PUT" and request.path.endswith("/manifests/1")
+        if overwrites and self.foreign and tags["1"] == self.foreign.digest and writer not in state.unseen_push:
+            index = manifests.parse(request.body, manifests.OCI_INDEX, name="written")
+            if index.images().get(S390X) != self.foreign.images()[S390X]:
+                self.violation = "a push that was there before the last look was overwritten"
+        answers = list(state.answers[writer])
+        answers[n], tags = self._answer(tags, state.clock if request.path.endswith("/manifests/1") else 0, request)
+        clock = state.clock + (self.ticks and request.method == "PUT" and request.path.endswith("/manifests/1"))
+        state = self._with(state, writer, answers, tags)._replace(clock=clock, unseen_push=state.unseen_push - {writer})
+        return self._settle(state, writer)
+
+    def _judge(self, state):
+        """Nobody goes on: what was acknowledged is in the tag, or is seen to be lost."""
+        if self.foreign:
+            return ""
+        tags = dict(state.tags)
+        target = self._index(tags["1"])
+        found = {platform: each.digest for platform, each in target.images().items()}
+        if self.base.images().keys() - found.keys():
+            return f"a platform vanished: {found}"
+        known = {}
+        for platform in {each.platform for each in self.writers}:
+            name = records.record_tag(TARGET, platform).tag
+            record = records.parse(self._index(tags[name])) if name in tags else None
+            if record:
+                known[platform] = record
+        lost = {record.platform for record in records.lost(target, target.digest, known)}
+        for platform in {each.platform for each in self.writers}:
+            ours = [n for n, each in enumerate(self.writers) if each.platform == platform]
+            ends = {n: self.steps[state.told[n]][1] for n in ours if n not in state.crashed}
+            done = [self.writers[n].digest for n, end in ends.items() if not end.superseded and not end.contended]
+            allowed = set(done) | {self.writers[n].digest for n in ours if n in state.crashed}
+            if platform in known and known[platform].image in done:
+                allowed = {known[platform].image} | (allowed - set(done))
+            if any(not end.contended for end in ends.values()) and not done and len(ours) == len(ends):
+                return f"{platform}: all say that they were superseded, and by whom?"
+            if done and found.get(platform) not in allowed and (platform not in lost or not state.crashed):
+                return f"{platform}: acknowledged, not in the tag, and nobody repairs it"
+        return ""
+
+    def _index(self, digest):
+        body, media_type = self.contents.manifests[digest]
+        return manifests.parse(body, media_type, name=digest)
+
+
+TWO = [
+    pytest.param((AMD64, ARM64), {}, id="two platforms"),
+    pytest.param((AMD64, ARM64), {"crashes": 1}, id="two platforms, a crash"),
+    pytest.param((AMD64, ARM64), {"crashes": 1, "ticks": False}, id="two platforms, a crash, one second"),
+    pytest.param((AMD64, AMD64), {"crashes": 1}, id="one platform, a crash"),
+    pytest.param((ARM64, S390X), {"crashes": 1}, id="a new platform, a crash"),
+    pytest.param((AMD64, ARM64), {"push": True}, id="two platforms and another tool's push"),
+]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("wanted", "options"), TWO)
+def test_two_writers_lose_nothing(wanted, options, capsys):
+    """In no order is an acknowledged platform lost unseen, whoever dies."""
+    search = Search(wanted, **options)
+
+    violation = search.run()
+
+    with capsys.disabled():
+        sys.stdout.write(f" {search.explored} states, {search.ends} ends ")
+    assert not violation
+
+
+def _mutants():
+    def settled(_work, _seen):
+        return False
+        yield
+
+    def unchecked(work, base):
+        work.checked_at = base.read_at
+        return True
+        yield
+
+    return {
+        "re-read": ("_unsettled", settled, {}),
+        "re-check": ("_recheck", unchecked, {"push": True}),
+    }
+
+
+@pytest.mark.parametrize("removed", _mutants())
+def test_without_one_step_the_search_finds_a_loss(removed, monkeypatch):
+    """The re-read and the re-check are each needed."""
+    name, instead, options = _mutants()[removed]
+    monkeypatch.setattr(merge, name, instead)
+
+    assert Search((AMD64, ARM64), **options).run()
+
+
+def test_without_the_record_the_search_finds_a_loss(monkeypatch):
+    """A writer that finds no records believes that it was alone."""
+    monkeypatch.setattr(merge, "_parse_records", lambda *_: {})
+    monkeypatch.setattr(records, "lost", lambda *_: [])
+
+    assert Search((AMD64, ARM64), crashes=1).run()
