@@ -11,8 +11,6 @@ import os
 import re
 import stat
 import sys
-import tempfile
-import traceback
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,11 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BuilderError as error:
         if options.debug:
+            import traceback
+
             traceback.print_exc()
         output.error(str(error), error.hint)
         return 2 if isinstance(error, InvalidSetting) else 1
     except OSError as error:
         if options.debug:
+            import traceback
+
             traceback.print_exc()
         output.error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}")
         return 1
@@ -181,6 +183,8 @@ def _write_private(path: Path, text: str) -> None:
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         path.write_text(text)
         return
+    import tempfile
+
     descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:

@@ -1,4 +1,4 @@
-"""The command: `scripts/bench fleet`."""
+"""The command: `scripts/bench fleet`, `scripts/bench merge`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from scripts.benchmarks import fleet
+from scripts.benchmarks import fleet, merge
 from scripts.benchmarks.stage import StageFailed
 
 if TYPE_CHECKING:
@@ -20,13 +20,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
     help_ = "time `pulumi up` for 1, 2 and 4 AMD64 builders, beside what this host takes for the bare steps"
     benchmarks.add_parser("fleet", help=help_, description=help_, epilog="example: scripts/bench fleet > fleet.json")
-    parser.parse_args(argv)
+    help_ = "count the requests and time of putting a platform into a tag, beside buildx, crane and regctl"
+    benchmarks.add_parser("merge", help=help_, description=help_, epilog="example: scripts/bench merge > merge.json")
+    benchmark = {"fleet": fleet, "merge": merge}[parser.parse_args(argv).benchmark]
     try:
-        measured = fleet.measure()
+        measured = benchmark.measure()
     except StageFailed as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    print(fleet.render(measured), file=sys.stderr)
+    print(benchmark.render(measured), file=sys.stderr)
     print(json.dumps(measured, indent=2))
     return 0
 

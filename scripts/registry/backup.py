@@ -211,7 +211,7 @@ def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Pro
     old = before.images()
     for platform, image in after.images().items():
         part = Contribution(platform=platform, image=image, attestations=after.attestations(image.digest))
-        record = records.new(part, source=str(chosen.reference)).begin(
+        record = records.new(part, source=chosen.reference.within).begin(
             base=found.digest if found else "",
             result=wanted.digest,
             replaced=old[platform].digest if platform in old else "",

@@ -7,6 +7,7 @@ writer has given a platform another image, 130 interrupted. What a verb needs is
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from scripts.registry.client import Client
+    from scripts.registry.credentials import Credentials
     from scripts.registry.exchange import Protocol
     from scripts.registry.untag import Removal
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 STAGING_KEPT, SUPERSEDED = 3, 4
 _READ_ONLY_PAUSE_S = 5.0
+_CONNECTIONS = 5
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -144,6 +147,7 @@ def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
         from scripts.registry import output
         from scripts.registry.errors import InvalidReference, RegistryError
 
+        gc.disable()  # a command that lives a tenth of a second has nothing to collect
         try:
             return run(options)
         except KeyboardInterrupt:
@@ -167,10 +171,14 @@ def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
 
 @_guarded
 def _merge(options: argparse.Namespace) -> int:
-    from scripts.registry import lock, output, platforms, references
-    from scripts.registry.merge import Order, merge
+    from scripts.registry import references
 
     target = references.parse(options.target)
+    client = _client(options, target.host)
+    client.warm(target.host, _CONNECTIONS)  # while the rest is imported
+    from scripts.registry import lock, output, platforms
+    from scripts.registry.merge import Order, merge
+
     now, token = _run_identity()
     order = Order(
         target=target,
@@ -183,7 +191,7 @@ def _merge(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
     )
     with lock.held(options.lock, wait_s=_duration(options.wait)):
-        merged = _run(options, target.host, lambda: merge(order))
+        merged = _run(options, target.host, lambda: merge(order), client=client)
     if options.dry_run:
         sys.stderr.write(f"{output.before_and_after(merged)}\n")
         if options.format == "json":
@@ -344,14 +352,16 @@ def _untag(options: argparse.Namespace) -> int:
     return 1 if _warn_kept(removals) else 0
 
 
-def _run(options: argparse.Namespace, host: str, protocol: Callable[[], Protocol[Any]]) -> Any:
+def _run(
+    options: argparse.Namespace, host: str, protocol: Callable[[], Protocol[Any]], *, client: Client | None = None
+) -> Any:
     """Run a protocol; while the registry is read-only, wait and begin again, up to the limit."""
     import time
 
     from scripts.registry import output
     from scripts.registry.errors import ReadOnly
 
-    client = _client(options, host)
+    client = client or _client(options, host)
     deadline = time.monotonic() + _duration(getattr(options, "wait", "0s"))
     told = False
     try:
@@ -372,29 +382,38 @@ def _run(options: argparse.Namespace, host: str, protocol: Callable[[], Protocol
 
 
 def _client(options: argparse.Namespace, host: str) -> Client:
-    from scripts.registry import credentials, output
     from scripts.registry.client import Client, Settings
     from scripts.registry.errors import InvalidReference
 
-    typed = None
+    typed: Credentials | None = None
     if options.password_stdin:
         if not options.username:
             raise InvalidReference("--password-stdin: say whose, with --username")
         if not hasattr(options, "password"):
             options.password = sys.stdin.readline().rstrip("\n")
-        typed = credentials.Credentials(username=options.username, secret=options.password)
+        from scripts.registry.credentials import Credentials
+
+        typed = Credentials(username=options.username, secret=options.password)
     elif options.username:
         raise InvalidReference("--username: its password comes from stdin", hint="--password-stdin")
 
-    def known(of: str) -> credentials.Credentials | None:
+    def known(of: str) -> Credentials | None:
+        from scripts.registry import credentials
+
         return typed if typed and of == host else credentials.load(of, os.environ)
+
+    def debug(line: str) -> None:
+        from scripts.registry import output
+
+        if options.debug:
+            output.progress(line)
 
     return Client(
         Settings(
             ca=options.ca,
             plain_http=options.plain_http,
             credentials=known,
-            debug=output.progress if options.debug else lambda _line: None,
+            debug=debug,
         )
     )
 
@@ -433,10 +452,9 @@ def _warn_kept(removals: Sequence[Removal]) -> bool:
 
 def _run_identity() -> tuple[Any, str]:
     """Return the time, and what tells this run from all others."""
-    import secrets
     from datetime import UTC, datetime
 
-    return datetime.now(UTC), secrets.token_hex(8)
+    return datetime.now(UTC), os.urandom(8).hex()
 
 
 def _duration(text: str) -> float:

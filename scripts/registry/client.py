@@ -11,9 +11,9 @@ others wrote in between. Its response has the status NO_ANSWER.
 from __future__ import annotations
 
 import http.client
-import ipaddress
-import random
+import os
 import re
+import select
 import threading
 import time
 from dataclasses import dataclass, field
@@ -97,6 +97,21 @@ class Client:
             result: Result = end.value
             return result
 
+    def warm(self, host: str, connections: int) -> None:
+        """Begin to connect, while this thread has other things to do."""
+        site = self._site(host)
+
+        def connect() -> None:
+            try:
+                connection = self._connect(site, host)
+                connection.connect()
+            except (OSError, RegistryError):  # whoever needs it will try again, and tell
+                return
+            site.idle.append(connection)
+
+        for _ in range(connections):
+            threading.Thread(target=connect, daemon=True).start()
+
     def close(self) -> None:
         """Hang up."""
         for site in self._sites.values():
@@ -106,8 +121,7 @@ class Client:
     def _batch(self, requests: Sequence[Request]) -> list[Response]:
         """Send independent requests; this thread works too, so that a batch of one starts no other."""
         for host in {request.host for request in requests}:
-            if host not in self._sites:
-                self._sites[host] = _Site(secure=self._secure(host))
+            self._site(host)
         self.requests += len(requests)
         self.rounds += bool(requests)
         answers: dict[int, Response | Exception] = {}
@@ -196,16 +210,25 @@ class Client:
         self, site: _Site, host: str, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> Response:
         """Send once. A kept connection that the server has closed meanwhile, before it took the request, is replaced."""
+        kept = self._kept(site)
         try:
-            connection, kept = site.idle.pop(), True
-        except IndexError:
-            connection, kept = self._connect(site, host), False
-        try:
-            return self._say(site, connection, method, path, headers, body)
+            return self._say(site, kept or self._connect(site, host), method, path, headers, body)
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             if not kept or method not in _SAFE:
                 raise
         return self._say(site, self._connect(site, host), method, path, headers, body)
+
+    @staticmethod
+    def _kept(site: _Site) -> http.client.HTTPConnection | None:
+        """Return a connection that was kept; one that has something to say before it was asked was closed by the server."""
+        while True:
+            try:
+                connection = site.idle.pop()
+            except IndexError:
+                return None
+            if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
 
     @staticmethod
     def _say(
@@ -241,6 +264,11 @@ class Client:
             if self._context is None:
                 self._context = _tls(self._settings.ca)
         return http.client.HTTPSConnection(host, timeout=self._settings.timeout_s, context=self._context)
+
+    def _site(self, host: str) -> _Site:
+        if host not in self._sites:
+            self._sites[host] = _Site(secure=self._secure(host))
+        return self._sites[host]
 
     def _secure(self, host: str) -> bool:
         if self._settings.plain_http:
@@ -344,10 +372,7 @@ def _read_token(host: str, answer: Response) -> str:
 
 def _is_loopback(host: str) -> bool:
     name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
+    return name in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", name) is not None
 
 
 def _is_permanent(error: Exception) -> bool:
@@ -360,4 +385,4 @@ def _is_permanent(error: Exception) -> bool:
 
 def _pause_s(attempt: int) -> float:
     longest: float = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S)
-    return longest * (0.5 + random.random() / 2)  # noqa: S311 - to keep writers apart, not to keep a secret
+    return longest * (0.5 + os.urandom(1)[0] / 512)

@@ -69,7 +69,7 @@ def inspect(reference: Reference, *, deep: bool = False) -> Protocol[Inspection]
     if isinstance(found, Index):
         findings += _oddities(found)
         if reference.tag and not reference.digest and not reference.tag.startswith(records.PREFIX):
-            known = yield from merge.read_records(reference, found.images())
+            known = yield from merge.read_records(reference, dict.fromkeys([*found.images(), *records.USUAL]))
             findings += _lost(reference, found, known)
         rows = tuple(_row(str(platform), image, parts, configs, found) for platform, image in found.images().items())
     else:

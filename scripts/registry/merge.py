@@ -133,8 +133,11 @@ def merge(order: Order) -> Protocol[Merged]:
         raise NotFound(f"{order.target}: there is no such tag to merge into", hint="--create makes it")
     found = yield from _resume(order, base, loaded)
     work = _Work(order=order, mine=_records(order, found))
-    for source in found:
-        if source.reference.repository != order.target.repository and not order.dry_run:
+    elsewhere = [each.reference.repository != order.target.repository for each in found]
+    if order.dry_run or any(elsewhere):
+        found = yield from _look(found)
+    for source, foreign in zip(found, elsewhere, strict=True):
+        if foreign and not order.dry_run:
             yield from sources.bring(order.target, source)
     first, changes = base, _plan(base, work)[1]
     if order.dry_run:
@@ -197,11 +200,32 @@ def _resume(order: Order, base: _Base, loaded: Sequence[object]) -> Protocol[lis
     if missing:
         known = yield from read_records(order.target, base.index.images())
         for name in missing:
-            parts = tuple(each.contribution for each in known.values() if each.source == str(name))
+            parts = tuple(each.contribution for each in known.values() if each.source == name.within)
             if not parts:
                 raise NotFound(f"{name}: no such source", hint="push it first")
-            found.append(sources.Source(reference=name, digest="", contributions=parts))
+            found.append(sources.Source(reference=name, digest="", contributions=parts, checked=True))
     return found
+
+
+def _look(found: Sequence[Source]) -> Protocol[list[Source]]:
+    """Look at every part of the sources, before anything else is done."""
+    asked = [sources.part_requests(source) for source in found]
+    responses = iter((yield [request for each in asked for request in each]))
+    seen = [
+        sources.check_parts(source, [next(responses) for _ in each]) for source, each in zip(found, asked, strict=True)
+    ]
+    yield from _look_at_configs(seen, ())
+    return [replace(each, checked=True) for each in seen]
+
+
+def _look_at_configs(found: Sequence[Source], beside: Sequence[Request]) -> Protocol[list[Response]]:
+    """Look at the configurations; the answers to the requests `beside` them."""
+    asked = [sources.config_requests(source) for source in found]
+    responses = iter((yield [*beside, *(request for each in asked for request in each)]))
+    answers = [next(responses) for _ in beside]
+    for source, each in zip(found, asked, strict=True):
+        sources.check_configs(source, [next(responses) for _ in each])
+    return answers
 
 
 def _records(order: Order, found: Iterable[Source]) -> dict[Platform, Record]:
@@ -213,7 +237,7 @@ def _records(order: Order, found: Iterable[Source]) -> dict[Platform, Record]:
                     f"{source.reference}: {mine[part.platform].source} is for {part.platform} too",
                     hint="merge one of them, or say --platform",
                 )
-            mine[part.platform] = records.new(part, source=str(source.reference))
+            mine[part.platform] = records.new(part, source=source.reference.within)
     if not mine:
         raise SourceRefused(f"{order.target}: nothing to merge", hint="--from names what")
     return mine
@@ -227,13 +251,13 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
     """Record, look again, write if the tag is still what it was, read back."""
     order, target = work.order, work.order.target
     merged, _ = _plan(base, work)
-    yield from _prepare(work, base, merged, found)
-    same = yield from _recheck(work, base)
+    seen = yield from _prepare(work, base, merged, found)
+    same = yield from _recheck(work, base, seen)
     if same and (base.manifest is None or merged.body != base.manifest.body):
         (response,) = yield [exchange.put_manifest(target, merged)]
         if response.status not in {exchange.NO_ANSWER, 500, 502, 503, 504}:  # else what there is now will tell
             exchange.check_stored(target, merged.digest, response)
-    wanted = dict.fromkeys([*merged.images(), *work.mine])
+    wanted = dict.fromkeys([*merged.images(), *work.mine, *records.USUAL])
     others = {each.digest for platform, each in merged.images().items() if platform not in work.mine}
     tags = [] if order.keep_staging else [each for each in found if each.reference.tag and not each.reference.digest]
     batch = [
@@ -253,10 +277,9 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
     return _Seen(target=now, records=known, unreadable=unreadable, staging_moved=frozenset(moved))
 
 
-def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -> Protocol[None]:
-    """Write the records and the backup, and look at the configurations that are left."""
+def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -> Protocol[list[Source]]:
+    """Write the records and the backup, and look at the sources' manifests; the sources with these."""
     target, images = work.order.target, base.index.images()
-    requests: list[Request] = []
     stored: list[tuple[Reference, manifests.Manifest]] = []
     for platform, record in work.current().items():
         before = images[platform].digest if platform in images else ""
@@ -268,28 +291,28 @@ def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -
     if base.manifest and merged.body != base.manifest.body and base.digest not in work.backups:
         work.backups[base.digest] = backup_tag(target, base.digest, work.order.now)
         stored.append((work.backups[base.digest], base.manifest))
-    requests = [exchange.put_manifest(reference, manifest) for reference, manifest in stored]
-    configs = [(source, sources.config_requests(source)) for source in found]
-    responses = list((yield [*requests, *(request for _, each in configs for request in each)]))
+    asked = [sources.part_requests(source) for source in found]
+    writes = [exchange.put_manifest(reference, manifest) for reference, manifest in stored]
+    responses = iter((yield [*(request for each in asked for request in each), *writes]))
+    seen = [
+        sources.check_parts(source, [next(responses) for _ in each]) for source, each in zip(found, asked, strict=True)
+    ]
     for reference, manifest in stored:
-        exchange.check_stored(reference, manifest.digest, responses.pop(0))
-    for source, asked in configs:
-        sources.check_configs(source, [responses.pop(0) for _ in asked])
+        exchange.check_stored(reference, manifest.digest, next(responses))
+    return seen
 
 
-def _recheck(work: _Work, base: _Base) -> Protocol[bool]:
-    """Tell whether the tag is still what the plan was made for."""
+def _recheck(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[bool]:
+    """Tell whether the tag is still what the plan was made for; look at the sources' configurations beside that."""
     target = work.order.target
-    if base.manifest is None:
-        (response,) = yield [exchange.get_manifest(target)]
-        same = response.status == 404 and exchange.absent(target, response)
-    else:
-        (response,) = yield [exchange.head_manifest(target, unless=base.digest)]
-        same = response.status == 304 or response.headers.get("docker-content-digest") == base.digest
-        if response.status not in {200, 304, 404}:
-            raise exchange.refusal(f"{target}", response)
+    look = exchange.head_manifest(target, unless=base.digest) if base.manifest else exchange.get_manifest(target)
+    (response,) = yield from _look_at_configs(found, [look])
     work.checked_at = records.seconds(response)
-    return same
+    if base.manifest is None:
+        return response.status == 404 and exchange.absent(target, response)
+    if response.status not in {200, 304, 404}:
+        raise exchange.refusal(f"{target}", response)
+    return response.status == 304 or response.headers.get("docker-content-digest") == base.digest
 
 
 def _read_back(work: _Work, base: _Base, response: Response) -> Protocol[_Base]:
@@ -315,6 +338,7 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     """Compare tag and records, and tell whether the tag has to be written once more."""
     target = seen.target.index
     wrote = seen.target.digest in work.results
+    ours = list(work.mine.values())
     for platform, record in seen.records.items():
         own = work.mine.get(platform)
         if own and record.image != own.image:
@@ -326,7 +350,7 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
         elif (
             wrote
             and not own
-            and records.concurrent(record, work.mine.values(), checked_at=work.checked_at)
+            and records.concurrent(target, record, ours, seen.records.values(), checked_at=work.checked_at)
             and (yield from _readable(work.order.target, record.contribution))
         ):
             work.owed[platform] = record.contribution
@@ -335,7 +359,9 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     if missing:  # whose is the platform now? The tag was read first: who wrote it had recorded that before
         latest = yield from read_records(work.order.target, missing)
         work.superseded |= {each for each, record in latest.items() if record.image != work.mine[each].image}
-    return bool(work.owed) or bool(work.current().keys() & set(missing))
+    # Where another writer has put ours in, our record must name what it made: those who come later look for that.
+    named = all(seen.target.digest in record.results for record in work.current().values())
+    return bool(work.owed) or not named or bool(work.current().keys() & set(missing))
 
 
 def _readable(target: Reference, contribution: Contribution) -> Protocol[bool]:

@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING
 
 from scripts.registry import manifests, platforms
 from scripts.registry.manifests import Contribution, Index
+from scripts.registry.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scripts.registry.exchange import Response
-    from scripts.registry.platforms import Platform
     from scripts.registry.references import Reference
 
 PREFIX = "slipway."
 """What the tags of our own begin with; they are nobody's to pull."""
+
+USUAL = (Platform("linux", "amd64"), Platform("linux", "arm64"))
+"""The platforms whose records are looked at though the tag has them not: somebody may be adding them just now."""
 
 IN_FLIGHT_S = 600
 """A record that is older than this, when a merge begins, belongs to no merge that still runs."""
@@ -40,13 +43,14 @@ class Record:
     """One writer's intent for one platform of a tag.
 
     `bases` are the digests of the tag that it has seen, `results` what it made of them, `replaced` the images that had
-    the platform before; `read_at` is when it read the last base, in seconds, by the registry's clock.
+    the platform before; `began_at` and `read_at` are when it read the first base and the last, in seconds, by the registry's clock.
     """
 
     contribution: Contribution
     bases: tuple[str, ...]
     results: tuple[str, ...]
     replaced: tuple[str, ...]
+    began_at: int
     read_at: int
     source: str = ""
 
@@ -67,6 +71,7 @@ class Record:
             bases=_append(self.bases, base or _ABSENT),
             results=_append(self.results, result),
             replaced=_append(self.replaced, replaced or _ABSENT),
+            began_at=self.began_at or read_at,
             read_at=read_at,
         )
 
@@ -84,7 +89,8 @@ class Record:
             "bases": " ".join(self.bases),
             "results": " ".join(self.results),
             "replaced": " ".join(self.replaced),
-            "read-at": datetime.fromtimestamp(self.read_at, UTC).isoformat(),
+            "began-at": _format_time(self.began_at),
+            "read-at": _format_time(self.read_at),
             "source": self.source,
         }
         empty = manifests.empty_index(
@@ -95,18 +101,18 @@ class Record:
 
 def new(contribution: Contribution, *, source: str) -> Record:
     """Return a record of no attempt yet."""
-    return Record(contribution=contribution, bases=(), results=(), replaced=(), read_at=0, source=source)
+    return Record(contribution=contribution, bases=(), results=(), replaced=(), began_at=0, read_at=0, source=source)
 
 
 def parse(index: Index) -> Record | None:
     """Read what is stored under a record's tag; None where it is no record."""
     known = {name.removeprefix(_ANNOTATION): value for name, value in index.annotations.items()}
     images = index.images()
-    if len(images) != 1 or not {"bases", "results", "replaced", "read-at"} <= known.keys():
+    if len(images) != 1 or not {"bases", "results", "replaced", "began-at", "read-at"} <= known.keys():
         return None
     ((platform, image),) = images.items()
     try:
-        read_at = int(datetime.fromisoformat(known["read-at"]).timestamp())
+        began_at, read_at = _parse_time(known["began-at"]), _parse_time(known["read-at"])
     except ValueError:
         return None
     return Record(
@@ -114,21 +120,28 @@ def parse(index: Index) -> Record | None:
         bases=tuple(known["bases"].split()),
         results=tuple(known["results"].split()),
         replaced=tuple(known["replaced"].split()),
+        began_at=began_at,
         read_at=read_at,
         source=known.get("source", ""),
     )
 
 
-def concurrent(record: Record, mine: Iterable[Record], *, checked_at: int) -> bool:
+def concurrent(
+    target: Index, record: Record, mine: Sequence[Record], known: Iterable[Record], *, checked_at: int
+) -> bool:
     """Tell whether another platform's writer may have written the tag between our last look at it and our write.
 
-    It began from a tag that we began from, or it began after that look (`checked_at`). A record that was there long
-    before either is of a merge that ended, and the tag is the truth.
+    It began from what we or those before us began from, or after that look (`checked_at`), or the tag has just what it
+    replaced. A record that was there long before is of a merge that ended, and the tag is the truth.
     """
-    return any(
-        record.read_at >= each.read_at - IN_FLIGHT_S
-        and (not set(record.bases).isdisjoint(each.bases) or record.read_at >= checked_at)
-        for each in mine
+    began = min(each.read_at for each in mine)
+    if record.read_at < began - IN_FLIGHT_S:
+        return False
+    history = _history({digest for each in mine for digest in (*each.bases, *each.results)}, known, without=record)
+    return (
+        record.read_at >= checked_at
+        or _present(target, record.platform) in record.replaced
+        or not history.isdisjoint(record.bases)
     )
 
 
@@ -138,21 +151,33 @@ def lost(target: Index, digest: str, records: Mapping[Platform, Record]) -> list
     Either the tag has just the image that the record's writer replaced, or it was written by a writer who began before
     that one had ended. After an ordinary push of all platforms neither is so.
     """
-    images = target.images()
     last = [each for each in records.values() if digest in each.results]
     found = []
     for platform, record in records.items():
-        present = images[platform].digest if platform in images else _ABSENT
+        present = _present(target, platform)
         if present == record.image:
             continue
-        overwritten = any(
-            each.platform != platform
-            and (not set(record.bases).isdisjoint(each.bases) or record.read_at > each.read_at)
-            for each in last
-        )
-        if present in record.replaced or overwritten:
+        others = [each for each in last if each.platform != platform]
+        seeds = {known for each in others for known in (*each.bases, *each.results)}
+        history = _history(seeds, records.values(), without=record)
+        later = any(record.read_at >= each.began_at for each in others)
+        if present in record.replaced or later or not history.isdisjoint((*record.bases, *record.results)):
             found.append(record)
     return found
+
+
+def _present(target: Index, platform: Platform) -> str:
+    found = target.images().get(platform)
+    return found.digest if found else _ABSENT
+
+
+def _history(digests: set[str], known: Iterable[Record], *, without: Record) -> set[str]:
+    """Return `digests` with what the records tell of what came before and beside them."""
+    history, rest = set(digests), [each for each in known if each.platform != without.platform]
+    while linked := [each for each in rest if not history.isdisjoint((*each.bases, *each.results))]:
+        rest = [each for each in rest if each not in linked]
+        history.update(digest for each in linked for digest in (*each.bases, *each.results))
+    return history
 
 
 def key(tag: str) -> str:
@@ -187,6 +212,14 @@ def parse_platform(tag: str, target: str) -> Platform | None:
     if not tag.startswith(prefix):
         return None
     return platforms.parse(tag.removeprefix(prefix).replace("-", "/", 2))
+
+
+def _format_time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _parse_time(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
 
 
 def _append(digests: tuple[str, ...], digest: str) -> tuple[str, ...]:

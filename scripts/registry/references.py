@@ -35,6 +35,11 @@ class Reference:
         return f"{'docker.io' if self.host == HUB else self.host}/{self.repository}"
 
     @property
+    def within(self) -> str:
+        """Return it without the registry, which may go by several names."""
+        return str(self).removeprefix(self.name.removesuffix(self.repository))
+
+    @property
     def version(self) -> str:
         """Return what the API asks by: the digest where there is one, else the tag."""
         return self.digest or self.tag

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scripts.registry import exchange, manifests, platforms, untag
@@ -20,24 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A source as it was read; `digest` is what its tag named then.
-
-    `configs` are the configurations that have not been looked at yet, `parts` the manifests that the target's
-    repository needs.
-    """
+    """A source as it was read; `digest` is what its tag named then. `parts` are its manifests, once they were read."""
 
     reference: Reference
     digest: str
     contributions: tuple[Contribution, ...]
-    configs: tuple[tuple[Descriptor, Platform], ...] = ()
     parts: tuple[Image, ...] = ()
+    checked: bool = False
 
 
 def load(reference: Reference, wanted: Sequence[Platform]) -> Protocol[Source | None]:
     """Read a source, or those of its platforms that are `wanted`; None: there is none of this name.
 
-    An index takes two rounds and leaves the configurations to `check_configs`; a plain image has its platform there,
-    and takes the same two.
+    An index takes one round, and its parts are left to be looked at beside other things (`part_requests`, then
+    `config_requests`); of a plain image the configuration is read here, for it names the platform.
     """
     found = yield from untag.read(reference)
     if found is None:
@@ -49,25 +45,44 @@ def load(reference: Reference, wanted: Sequence[Platform]) -> Protocol[Source | 
     if isinstance(found, Image):
         return (yield from from_image(reference, found, wanted, digest=digest))
     contributions = tuple(_contributions(reference, found, wanted))
-    descriptors = [each for part in contributions for each in (part.image, *part.attestations)]
-    responses = yield [exchange.get_manifest(reference.at(each.digest)) for each in descriptors]
-    parts = [_part(reference, *pair) for pair in zip(descriptors, responses, strict=True)]
-    images = {part.digest: part for part in parts}
-    configs = tuple((images[each.image.digest].config, each.platform) for each in contributions)
-    return Source(reference=reference, digest=digest, contributions=contributions, configs=configs, parts=tuple(parts))
+    return Source(reference=reference, digest=digest, contributions=contributions)
+
+
+def part_requests(source: Source) -> list[Request]:
+    """Ask for the manifests that have not been looked at."""
+    return (
+        [] if source.checked else [exchange.get_manifest(source.reference.at(each.digest)) for each in _parts(source)]
+    )
+
+
+def check_parts(source: Source, responses: Iterable[Response]) -> Source:
+    """Make sure that each part is what the index says; the source with its parts."""
+    if source.checked:
+        return source
+    parts = [_part(source.reference, *pair) for pair in zip(_parts(source), responses, strict=True)]
+    return replace(source, parts=tuple(parts))
 
 
 def config_requests(source: Source) -> list[Request]:
     """Ask for the configurations that have not been looked at."""
-    return [exchange.get_blob(source.reference, config.digest) for config, _ in source.configs]
+    return [exchange.get_blob(source.reference, config.digest) for config, _ in _configs(source)]
 
 
 def check_configs(source: Source, responses: Iterable[Response]) -> None:
     """Make sure that each image was built for the platform that its index says."""
-    for (config, platform), response in zip(source.configs, responses, strict=True):
+    for (config, platform), response in zip(_configs(source), responses, strict=True):
         built_for = platforms.from_json(_config(source.reference, config, response))
         if built_for and (built_for.os, built_for.architecture) != (platform.os, platform.architecture):
             raise SourceRefused(f"{source.reference}: its index says {platform}, its configuration says {built_for}")
+
+
+def _parts(source: Source) -> list[Descriptor]:
+    return [each for part in source.contributions for each in (part.image, *part.attestations)]
+
+
+def _configs(source: Source) -> list[tuple[Descriptor, Platform]]:
+    configs = {part.digest: part.config for part in source.parts}
+    return [] if source.checked else [(configs[each.image.digest], each.platform) for each in source.contributions]
 
 
 def bring(target: Reference, source: Source) -> Protocol[None]:
@@ -121,7 +136,7 @@ def from_image(reference: Reference, image: Image, wanted: Sequence[Platform], *
     if wanted and platform not in wanted:
         raise SourceRefused(f"{reference}: it is for {platform}, not for {_names(wanted)}")
     contribution = Contribution(platform=platform, image=manifests.describe(image, known))
-    return Source(reference=reference, digest=digest, contributions=(contribution,), parts=(image,))
+    return Source(reference=reference, digest=digest, contributions=(contribution,), parts=(image,), checked=True)
 
 
 def _contributions(reference: Reference, index: Index, wanted: Sequence[Platform]) -> Iterable[Contribution]:

@@ -111,13 +111,15 @@ class State(NamedTuple):
 class Search:
     """A depth-first search over all orders; `violation` is the first end that must not be."""
 
-    def __init__(self, texts, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, limit=2_000_000):
+    def __init__(
+        self, texts, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, whole=False, limit=2_000_000
+    ):
         self.contents = Contents()
         self.base = self.contents.index({p: self.contents.image(p, f"old {p}") for p in present})
         self.writers = [Writer(p, self.contents.image(p, f"writer {n} {p}").digest) for n, p in enumerate(texts)]
         every = {p: self.contents.image(p, f"pushed {p}") for p in (*present, S390X)}
         self.foreign = self.contents.index(every) if push else None
-        self.crashes, self.ticks, self.limit = crashes, ticks, limit
+        self.crashes, self.ticks, self.whole, self.limit = crashes, ticks, whole, limit
         self.histories, self.steps = {}, []
         self.numbers, self.responses = {}, []
         self.explored, self.ends, self.violation = 0, 0, ""
@@ -197,7 +199,8 @@ class Search:
         count = len(self.writers)
         told = tuple(self._advance(n, ()) for n in range(count))
         answers = tuple((None,) * len(self.steps[n][1]) for n in told)
-        state = State(tags=(("1", self.base.digest),), clock=0, told=told, answers=answers)
+        tags = (("1", self.base.digest),) if self.base.descriptors else ()
+        state = State(tags=tags, clock=0, told=told, answers=answers)
         for n in range(count):
             state = self._settle(state, n)
         seen, waiting = {state: None}, [state]
@@ -225,9 +228,12 @@ class Search:
                 continue
             if len(state.crashed) < self.crashes:
                 yield False, self._crash(state, writer)
-            for n, request in enumerate(step):
-                if state.answers[writer][n] is None:
-                    yield True, self._serve(state, writer, n, request)
+            open_ones = [n for n, _ in enumerate(step) if state.answers[writer][n] is None]
+            if self.whole:
+                yield True, self._serve(state, writer, open_ones)
+                continue
+            for n in open_ones:
+                yield True, self._serve(state, writer, [n])
         if self.foreign and not state.pushed:
             tags = {**dict(state.tags), "1": self.foreign.digest}
             yield True, state._replace(
@@ -241,17 +247,21 @@ class Search:
         answers = (*state.answers[:writer], (), *state.answers[writer + 1 :])
         return state._replace(told=told, answers=answers, crashed=state.crashed | {writer})
 
-    def _serve(self, state, writer, n, request):
-        tags = dict(state.tags)
-        overwrites = request.method == "PUT" and request.path.endswith("/manifests/1")
-        if overwrites and self.foreign and tags["1"] == self.foreign.digest and writer not in state.unseen_push:
-            index = manifests.parse(request.body, manifests.OCI_INDEX, name="written")
-            if index.images().get(S390X) != self.foreign.images()[S390X]:
-                self.violation = "a push that was there before the last look was overwritten"
-        answers = list(state.answers[writer])
-        answers[n], tags = self._answer(tags, state.clock if request.path.endswith("/manifests/1") else 0, request)
-        clock = state.clock + (self.ticks and request.method == "PUT" and request.path.endswith("/manifests/1"))
-        state = self._with(state, writer, answers, tags)._replace(clock=clock, unseen_push=state.unseen_push - {writer})
+    def _serve(self, state, writer, numbers):
+        """Answer some of a writer's requests, one after the other."""
+        for n in numbers:
+            request = self.steps[state.told[writer]][1][n]
+            tags = dict(state.tags)
+            writes = request.method == "PUT" and request.path.endswith("/manifests/1")
+            if writes and self.foreign and tags["1"] == self.foreign.digest and writer not in state.unseen_push:
+                index = manifests.parse(request.body, manifests.OCI_INDEX, name="written")
+                if index.images().get(S390X) != self.foreign.images()[S390X]:
+                    self.violation = "a push that was there before the last look was overwritten"
+            answers = list(state.answers[writer])
+            answers[n], tags = self._answer(tags, state.clock if request.path.endswith("/manifests/1") else 0, request)
+            state = self._with(state, writer, answers, tags)._replace(
+                clock=state.clock + (self.ticks and writes), unseen_push=state.unseen_push - {writer}
+            )
         return self._settle(state, writer)
 
     def _judge(self, state):
@@ -259,7 +269,7 @@ class Search:
         if self.foreign:
             return ""
         tags = dict(state.tags)
-        target = self._index(tags["1"])
+        target = self._index(tags["1"]) if "1" in tags else manifests.empty_index()
         found = {platform: each.digest for platform, each in target.images().items()}
         if self.base.images().keys() - found.keys():
             return f"a platform vanished: {found}"
@@ -269,17 +279,20 @@ class Search:
             record = records.parse(self._index(tags[name])) if name in tags else None
             if record:
                 known[platform] = record
+        ended = [self.steps[state.told[n]][1] for n in range(len(self.writers)) if n not in state.crashed]
+        failed = state.crashed or any(end.contended for end in ended)
         lost = {record.platform for record in records.lost(target, target.digest, known)}
         for platform in {each.platform for each in self.writers}:
             ours = [n for n, each in enumerate(self.writers) if each.platform == platform]
             ends = {n: self.steps[state.told[n]][1] for n in ours if n not in state.crashed}
             done = [self.writers[n].digest for n, end in ends.items() if not end.superseded and not end.contended]
-            allowed = set(done) | {self.writers[n].digest for n in ours if n in state.crashed}
+            gave_up = state.crashed | {n for n, end in ends.items() if end.contended}
+            allowed = set(done) | {self.writers[n].digest for n in ours if n in gave_up}
             if platform in known and known[platform].image in done:
                 allowed = {known[platform].image} | (allowed - set(done))
-            if any(not end.contended for end in ends.values()) and not done and len(ours) == len(ends):
+            if ends and not done and not failed:
                 return f"{platform}: all say that they were superseded, and by whom?"
-            if done and found.get(platform) not in allowed and (platform not in lost or not state.crashed):
+            if done and found.get(platform) not in allowed and (platform not in lost or not failed):
                 return f"{platform}: acknowledged, not in the tag, and nobody repairs it"
         return ""
 
@@ -289,19 +302,18 @@ class Search:
 
 
 TWO = [
-    pytest.param((AMD64, ARM64), {}, id="two platforms"),
-    pytest.param((AMD64, ARM64), {"crashes": 1}, id="two platforms, a crash"),
-    pytest.param((AMD64, ARM64), {"crashes": 1, "ticks": False}, id="two platforms, a crash, one second"),
-    pytest.param((AMD64, AMD64), {"crashes": 1}, id="one platform, a crash"),
-    pytest.param((ARM64, S390X), {"crashes": 1}, id="a new platform, a crash"),
-    pytest.param((AMD64, ARM64), {"push": True}, id="two platforms and another tool's push"),
+    pytest.param((AMD64, ARM64), {"crashes": 1}, id="two platforms"),
+    pytest.param((AMD64, ARM64), {"crashes": 1, "ticks": False}, id="two platforms within a second"),
+    pytest.param((AMD64, AMD64), {"crashes": 1}, id="one platform"),
+    pytest.param((AMD64, ARM64), {"crashes": 1, "present": (AMD64,)}, id="a new platform"),
+    pytest.param((AMD64, ARM64), {"crashes": 1, "present": ()}, id="a new tag"),
+    pytest.param((AMD64,), {"push": True}, id="one merge and another tool's push"),
 ]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("wanted", "options"), TWO)
 def test_two_writers_lose_nothing(wanted, options, capsys):
-    """In no order is an acknowledged platform lost unseen, whoever dies."""
+    """In no order is an acknowledged platform lost, while its writers live; nor unseen, whoever dies."""
     search = Search(wanted, **options)
 
     violation = search.run()
@@ -316,7 +328,7 @@ def _mutants():
         return False
         yield
 
-    def unchecked(work, base):
+    def unchecked(work, base, _found):
         work.checked_at = base.read_at
         return True
         yield
@@ -333,7 +345,7 @@ def test_without_one_step_the_search_finds_a_loss(removed, monkeypatch):
     name, instead, options = _mutants()[removed]
     monkeypatch.setattr(merge, name, instead)
 
-    assert Search((AMD64, ARM64), **options).run()
+    assert Search((AMD64,) if "push" in options else (AMD64, ARM64), **options).run()
 
 
 def test_without_the_record_the_search_finds_a_loss(monkeypatch):

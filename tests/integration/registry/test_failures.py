@@ -1,0 +1,300 @@
+"""What goes wrong between a merge and a registry: each ends with a named error, or with a tag that can be pulled."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmarks.proxy import Cut, Proxy
+from scripts.benchmarks.registries import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
+
+ROOT = Path(__file__).parents[3]
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+
+
+@pytest.fixture
+def tag(server, repository):
+    """A tag of two platforms, and a staging tag with a new image for one; the new image's digest."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [ARM64], text="new")
+    return server.images(repository, "s")[ARM64][0]
+
+
+def _whole(server, repository, tag):
+    """The tag's platforms, each of whose images can be read."""
+    images = server.images(repository, tag)
+    assert all(server.get(repository, digest) for each in images.values() for digest in each)
+    return images
+
+
+@pytest.mark.usefixtures("tag")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["merge", "{h}/App:1", "--from", "{h}/app:s"], 2, "lower case"),
+        (["merge", "{h}/app:1", "--from", "{h}/app@sha256:12"], 2, "no sha256 digest"),
+        (["merge", "{h}/app:-1", "--from", "{h}/app:s"], 2, "no tag"),
+        (["merge", "{h}/app:1", "--from", "elsewhere.test/app:s"], 1, "another registry"),
+        (["merge", "{h}/{r}:1", "--from", "{h}/{r}:none"], 1, "no such source"),
+        (["merge", "{h}/{r}:none", "--from", "{h}/{r}:s"], 1, "--create"),
+        (["merge", "{h}/{r}:1", "--from", "{h}/{r}:1"], 1, "the target itself"),
+        (["merge", "{h}/{r}:1", "--from", "{h}/{r}:s", "--platform", "linux/s390x"], 1, "it has no linux/s390x"),
+        (["merge", "{h}/{r}:1", "--from", "{h}/{r}:s", "--platform", "a/b/c/d"], 2, "OS/ARCHITECTURE"),
+        (["merge", "{h}/{r}:1", "--from", "{h}/{r}:s", "--wait", "soon"], 2, "30s, 10m"),
+        (["merge", "127.0.0.1:1/app:1", "--from", "127.0.0.1:1/app:s"], 1, "no answer"),
+        (["inspect", "{h}/{r}:none"], 1, "not found"),
+        (["untag", "{h}/{r}"], 2, "name the tag"),
+        (["restore", "{h}/{r}:1"], 1, "no backup"),
+    ],
+)
+def test_a_wrong_order_is_one_line_and_changes_nothing(server, repository, slipway, arguments, code, says):
+    """Exit code 2 for what was typed, 1 for what was found."""
+    before = server.tags(repository)
+
+    done = slipway(*(each.format(h=server.host, r=repository) for each in arguments), check=False)
+
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert server.tags(repository) == before
+
+
+@pytest.mark.usefixtures("tag")
+def test_sources_that_cannot_be_merged_say_why(server, repository, slipway):
+    """An index in an index, an entry without a platform, two images for one platform, no platform at all."""
+    image = server.push_image(repository, ARM64, text="a")
+    other = server.push_image(repository, ARM64, text="b")
+    inner = server.get(repository, "1")
+    nested = {"mediaType": OCI_INDEX, "digest": _digest(server, repository, "1"), "size": len(inner)}
+    bare = {key: value for key, value in image.items() if key != "platform"}
+    unnamed = server.push_image(repository, ARM64, config={"rootfs": {}})
+    cases = {
+        "another index": _index([nested]),
+        "names no platform": _index([bare]),
+        "two images for one platform": _index([image, other]),
+        "it has no platform": _index([]),
+    }
+
+    for says, body in cases.items():
+        server.put(repository, "odd", body, OCI_INDEX)
+        done = slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "odd"), check=False)
+        assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+    plain = server.name(repository, unnamed["digest"])
+    refused = slipway("merge", server.name(repository, "1"), "--from", plain, check=False)
+    both = slipway("merge", server.name(repository, "1"), "--from", server.name(repository, image["digest"]),
+                   "--from", server.name(repository, other["digest"]), check=False)  # fmt: skip
+    named = slipway("merge", server.name(repository, "1"), "--from", plain, "--platform", ARM64)
+
+    assert "names no platform" in refused.stderr
+    assert "is for linux/arm64 too" in both.stderr
+    assert named.stdout
+    assert server.images(repository, "1")[ARM64] == [unnamed["digest"]]
+
+
+@pytest.mark.usefixtures("tag")
+def test_a_part_that_is_not_what_the_index_says_stops_the_merge(server, repository, slipway):
+    """A server checks neither size nor platform; the merge does, before the tag is written."""
+    image = server.push_image(repository, ARM64, text="a")
+    before = server.get(repository, "1")
+    for wrong, says in (
+        ({"size": image["size"] + 1}, "bytes"),
+        ({"platform": {"os": "linux", "architecture": "s390x"}}, "says"),
+    ):
+        server.put(repository, "odd", _index([image | wrong]), OCI_INDEX)
+        done = slipway("merge", server.name(repository, "1"), "--from", server.name(repository, "odd"), check=False)
+
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert server.get(repository, "1") == before
+
+
+def test_damaged_content_is_noticed(new_registry, slipway):
+    """The registry's own header says the right digest; the content has another."""
+    server = new_registry("2.8")
+    server.push_index("app", "1", [AMD64, ARM64])
+    digest = _digest(server, "app", "1").removeprefix("sha256:")
+    blob = server.home / "storage/docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data"
+    blob.write_bytes(blob.read_bytes().replace(b"arm64", b"arm65"))
+    server.push_index("app", "s", [ARM64], text="new")
+
+    done = slipway("merge", server.name("app", "1"), "--from", server.name("app", "s"), check=False)
+
+    assert done.returncode == 1
+    assert "the content has the digest" in done.stderr
+
+
+@pytest.mark.usefixtures("tag")
+def test_an_index_beyond_the_registrys_limit_is_refused_before_the_write(server, repository, slipway):
+    """4 MiB and one byte are too many."""
+    image = server.push_image(repository, AMD64)
+    extra = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [image], "x": ""}
+    room = 4 * 1024 * 1024 - len(json.dumps(extra))
+    server.put(repository, "big", json.dumps(extra | {"x": "x" * room}).encode(), OCI_INDEX)
+
+    done = slipway("merge", server.name(repository, "big"), "--from", server.name(repository, "s"), check=False)
+
+    assert done.returncode == 1
+    assert "registries take 4194304" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["2.8", "3.1"])
+def test_where_nothing_may_be_deleted_the_staging_tag_stays_as_it_is(new_registry, slipway, version):
+    """Delete off is the default of registry:2: the merge stands, exit code 3, and nothing was overwritten."""
+    server = new_registry(version, delete=False)
+    server.push_index("app", "1", [AMD64, ARM64])
+    server.push_index("app", "s", [ARM64], text="new")
+    staging = server.get("app", "s")
+
+    done = slipway("merge", server.name("app", "1"), "--from", server.name("app", "s"), check=False)
+
+    assert done.returncode == 3
+    assert "the registry deletes nothing" in done.stderr
+    assert server.get("app", "s") == staging
+    assert set(server.images("app", "1")) == {AMD64, ARM64}
+
+
+@pytest.mark.parametrize("version", ["2.8", "3.1"])
+def test_a_read_only_registry_is_waited_for(new_registry, slipway, version):
+    """405 without JSON is maintenance: the merge waits, and ends with an error at its limit."""
+    server = new_registry(version)
+    server.push_index("app", "1", [AMD64, ARM64])
+    server.push_index("app", "s", [ARM64], text="new")
+    server.restart(REGISTRY_STORAGE_MAINTENANCE_READONLY='{"enabled":true}')
+    command = ("merge", server.name("app", "1"), "--from", server.name("app", "s"))
+
+    refused = slipway(*command, "--wait", "1s", check=False)
+    threading.Timer(2, server.restart).start()
+    done = slipway(*command, "--wait", "40s")
+
+    assert refused.returncode == 1
+    assert "read-only" in refused.stderr
+    assert "waiting for it" in done.stderr
+    assert server.get("app", "s") is None
+
+
+def _requests(server, repository, slipway):
+    with Proxy(target=server.host) as proxy:
+        slipway("merge", f"{proxy.host}/{repository}:1", "--from", f"{proxy.host}/{repository}:s")
+        return len(proxy.requests)
+
+
+@pytest.mark.usefixtures("tag")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_connection_cut_at_any_request_loses_nothing(server, repository, slipway, moment):
+    """Each request in turn never arrives, or its answer never does: the tag stays whole, and one more run converges."""
+    count = _requests(server, repository, slipway)
+    for number in range(1, count + 1):
+        name = f"{repository}-{number}"
+        server.push_index(name, "1", [AMD64, ARM64])
+        server.push_index(name, "s", [ARM64], text="new")
+        new, old = server.images(name, "s")[ARM64], server.images(name, "1")[AMD64]
+
+        def cut(n, data, number=number):
+            if n == number:
+                raise Cut
+            return data
+
+        with Proxy(target=server.host, **{moment: cut}) as proxy:
+            command = ("merge", f"{proxy.host}/{name}:1", "--from", f"{proxy.host}/{name}:s")
+            slipway(*command, check=False)
+            assert _whole(server, name, "1")[AMD64] == old
+            slipway(*command)
+
+        assert _whole(server, name, "1") == {AMD64: old, ARM64: new}, number
+        assert server.get(name, "s") is None
+
+
+@pytest.mark.usefixtures("tag")
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_merge_killed_at_any_request_is_finished_by_the_next(server, repository, slipway, tmp_path, moment):
+    """A real SIGKILL to a real process, when the proxy sees each request in turn."""
+    count = _requests(server, repository, slipway)
+    for number in range(1, count + 1):
+        name = f"{repository}-{number}"
+        server.push_index(name, "1", [AMD64, ARM64])
+        server.push_index(name, "s", [ARM64], text="new")
+        new, old = server.images(name, "s")[ARM64], server.images(name, "1")[AMD64]
+        running = []
+
+        def kill(n, data, number=number, running=running):
+            if n == number:
+                running[0].send_signal(signal.SIGKILL)
+            return data
+
+        with Proxy(target=server.host, **{moment: kill}) as proxy:
+            command = ("merge", f"{proxy.host}/{name}:1", "--from", f"{proxy.host}/{name}:s")
+            process = subprocess.Popen(
+                [sys.executable, "-c", "import sys; sys.stdin.read(1); from scripts.registry.cli import main; sys.exit(main())",
+                 *command],
+                cwd=ROOT, env={**os.environ, "DOCKER_CONFIG": str(tmp_path)}, stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            running.append(process)
+            process.communicate(b"x", timeout=30)
+            assert _whole(server, name, "1")[AMD64] == old
+            slipway("merge", server.name(name, "1"), "--from", server.name(name, "s"))
+
+        assert _whole(server, name, "1") == {AMD64: old, ARM64: new}, number
+        assert server.get(name, "s") is None
+
+
+def test_a_proxy_that_drops_the_accept_header_is_noticed(new_registry, slipway):
+    """Registry 2.8 says 404 to an OCI index then, and sends the amd64 image of a Docker list: neither is obeyed."""
+    server = new_registry("2.8")
+    server.push_index("app", "oci", [AMD64, ARM64])
+    server.push_index("app", "docker", [AMD64, ARM64], docker=True)
+    new = server.push_image("app", ARM64, text="new", docker=True)
+    before = server.get("app", "oci"), server.get("app", "docker")
+
+    def strip(_n, head):
+        lines = head.split(b"\r\n")
+        return b"\r\n".join(line for line in lines if not line.lower().startswith(b"accept:"))
+
+    with Proxy(target=server.host, before=strip) as proxy:
+        for target in ("oci", "docker"):
+            done = slipway(
+                "merge", f"{proxy.host}/app:{target}", "--from", f"{proxy.host}/app@{new['digest']}", check=False
+            )
+            assert done.returncode == 1
+            assert "Accept header" in done.stderr
+
+    assert (server.get("app", "oci"), server.get("app", "docker")) == before
+
+
+def test_writers_of_two_architectures_at_once_lose_none(server, repository, slipway):
+    """Twelve merges at once: each digest is there in the end, or its writer was told that it was superseded."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    platforms = [AMD64, ARM64] * 6
+    images = [server.push_image(repository, each, text=f"w{n}") for n, each in enumerate(platforms)]
+    results = {}
+
+    def write(number):
+        source = server.name(repository, images[number]["digest"])
+        results[number] = slipway("merge", server.name(repository, "1"), "--from", source, check=False)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    found = _whole(server, repository, "1")
+    assert {each.returncode for each in results.values()} <= {0, 4}, [each.stderr for each in results.values()]
+    for platform in (AMD64, ARM64):
+        (digest,) = found[platform]
+        last = next(n for n, each in enumerate(images) if each["digest"] == digest)
+        assert results[last].returncode == 0
+
+
+def _index(entries):
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+
+
+def _digest(server, repository, tag):
+    headers = {"Accept": f"{OCI_INDEX}, {OCI_MANIFEST}, {DOCKER_LIST}"}
+    return server.request("HEAD", f"{repository}/manifests/{tag}", headers=headers).headers["docker-content-digest"]
