@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(
-        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str
+        name: str, call: Callable[[argparse.Namespace], int], purpose: str, example: str
     ) -> argparse.ArgumentParser:
         added = verbs.add_parser(
             name,
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         added.add_argument(
             "--debug", action="store_true", help="show requests that were repeated, and where an error came from"
         )
-        added.set_defaults(verb=run)
+        added.set_defaults(verb=call)
         return added
 
     add_verbs(verb)
@@ -140,7 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def run() -> None:
+    """Run the one-file program and end the process with its exit code."""
+    sys.exit(main())
+
+
+def _guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Say in one line what went wrong."""
 
     def guarded(options: argparse.Namespace) -> int:
@@ -149,7 +154,7 @@ def _guarded(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
 
         gc.disable()  # a command that lives a tenth of a second has nothing to collect
         try:
-            return run(options)
+            return verb(options)
         except KeyboardInterrupt:
             output.progress("interrupted; run the same command again")
             return 130

@@ -153,6 +153,8 @@ def read_manifest(reference: Reference, response: Response) -> Index | Image | N
     """Read the answer to get_manifest; None: there is none. What was sent must have the digest that was asked for."""
     if response.status == 404 and absent(reference, response):
         return None
+    if response.status == 400 and "MANIFEST_INVALID" in response.codes():  # it tried to make schema 1 of a Docker list
+        raise accept_dropped(reference, response)
     if response.status != 200:
         raise refusal(f"{reference}", response)
     digest = manifests.digest_of(response.body)
@@ -168,13 +170,19 @@ def read_manifest(reference: Reference, response: Response) -> Index | Image | N
 def absent(reference: Reference, response: Response) -> bool:
     """Tell a 404 that says "no such manifest" from one that says something else, which is an error."""
     if any("accept header" in str(each.get("message")) for each in response.errors()):
-        raise RegistryFailed(
-            f"{reference}: it exists, but the registry did not see which types are accepted", status=404,
-            hint="a proxy before the registry drops the Accept header; let it pass on",
-        )  # fmt: skip
+        raise accept_dropped(reference, response)
     if not response.codes() & _ABSENT:
         raise refusal(f"{reference}", response)
     return True
+
+
+def accept_dropped(reference: Reference, response: Response) -> RegistryFailed:
+    """Say that the registry sends something else than what a tag names, as it does where it sees no Accept header."""
+    return RegistryFailed(
+        f"{reference}: it exists, but the registry did not see which types are accepted",
+        status=response.status,
+        hint="a proxy before the registry drops the Accept header; let it pass on",
+    )
 
 
 def require(reference: Reference, found: Index | Image | None) -> Index | Image:

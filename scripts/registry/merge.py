@@ -312,7 +312,10 @@ def _recheck(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[bool
         return response.status == 404 and exchange.absent(target, response)
     if response.status not in {200, 304, 404}:
         raise exchange.refusal(f"{target}", response)
-    return response.status == 304 or response.headers.get("docker-content-digest") == base.digest
+    same = response.headers.get("docker-content-digest") == base.digest
+    if same and response.status == 200 and base.manifest.media_type == manifests.DOCKER_MANIFEST:
+        raise exchange.accept_dropped(target, response)  # a list, sent as its amd64 image
+    return same or response.status == 304
 
 
 def _read_back(work: _Work, base: _Base, response: Response) -> Protocol[_Base]:

@@ -119,11 +119,8 @@ def from_image(reference: Reference, image: Image, wanted: Sequence[Platform], *
         # Without an Accept header a registry answers a Docker list with its amd64 image; only the tag's own digest tells.
         requests.append(exchange.head_manifest(reference, unless=digest))
     config, *same = yield requests
-    if same and same[0].status != 304 and same[0].headers.get("docker-content-digest") != digest:
-        raise RegistryFailed(
-            f"{reference}: what it names is not what the registry sends for it", status=same[0].status,
-            hint="a proxy before the registry drops the Accept header; let it pass on",
-        )  # fmt: skip
+    if same and same[0].status != 304:
+        raise exchange.accept_dropped(reference, same[0])
     known = _config(reference, image.config, config)
     platform = platforms.from_json(known)
     if not platform:

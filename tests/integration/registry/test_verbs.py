@@ -1,0 +1,244 @@
+"""inspect, verify, backup, restore, untag, and logins, against real registries; and the one-file program."""
+
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import bcrypt
+import pytest
+
+from scripts.registry import archive
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+
+
+def test_inspect_shows_each_platform(server, repository, slipway):
+    """Platform, digest, size, time and attestations, as a table and as JSON."""
+    server.push_index(repository, "1", [AMD64, ARM64], attest=True)
+
+    table = slipway("inspect", server.name(repository, "1")).stdout
+    found = json.loads(slipway("inspect", server.name(repository, "1"), "--format", "json").stdout)
+
+    assert "PLATFORM" in table
+    assert "2026-11-24 08:00:00" in table
+    assert [each["platform"] for each in found["platforms"]] == [AMD64, ARM64]
+    assert [each["attestations"] for each in found["platforms"]] == [1, 1]
+    assert found["findings"] == []
+
+
+def test_verify_tells_what_cannot_be_read(new_registry, slipway):
+    """A layer that is gone answers HEAD from the registry's cache; its first byte is what tells."""
+    server = new_registry("2.8")
+    server.push_index("app", "1", [AMD64, ARM64])
+    image = json.loads(server.get("app", server.images("app", "1")[ARM64][0]))
+    digest = image["layers"][0]["digest"].removeprefix("sha256:")
+    (server.home / "storage/docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data").unlink()
+
+    shallow = slipway("verify", server.name("app", "1"))
+    deep = slipway("verify", "--deep", server.name("app", "1"), check=False)
+
+    assert "whole" in shallow.stdout
+    assert deep.returncode == 1
+    assert f"layer sha256:{digest[:12]}" in deep.stderr
+
+
+def test_verify_tells_an_image_that_is_not_there(server, repository, slipway):
+    """The index answers, its child does not: exit code 1, and which."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    (digest,) = server.images(repository, "1")[ARM64]
+    server.request("DELETE", f"{repository}/manifests/{digest}")
+
+    done = slipway("verify", server.name(repository, "1"), check=False)
+
+    assert done.returncode == 1
+    assert f"linux/arm64 {digest[:19]}… is not in the registry" in done.stderr
+
+
+def test_verify_sees_a_merge_that_was_overwritten(server, repository, slipway):
+    """A tag that names again what a merge replaced: what is lost, and the command that brings it back."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    old = server.get(repository, "1")
+    new = server.push_image(repository, ARM64, text="new")
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
+    server.put(repository, "1", old, "application/vnd.oci.image.index.v1+json")
+
+    done = slipway("verify", server.name(repository, "1"), check=False)
+    cure = next(line for line in done.stderr.splitlines() if line.startswith("hint: slipway "))
+    slipway(*cure.split()[2:])
+
+    assert done.returncode == 1
+    assert "linux/arm64 was merged as" in done.stderr
+    assert server.images(repository, "1")[ARM64] == [new["digest"]]
+    assert slipway("verify", server.name(repository, "1")).returncode == 0
+
+
+def test_restore_brings_back_what_a_naive_push_took(server, repository, slipway):
+    """The new amd64 stays, and arm64 is there again."""
+    server.push_index(repository, "1", [AMD64, ARM64], attest=True)
+    arm64 = server.images(repository, "1")[ARM64]
+    slipway("backup", server.name(repository, "1").rsplit(":", 1)[0])
+    image = server.push_image(repository, AMD64, tag="1", text="naive")
+
+    slipway("restore", server.name(repository, "1"))
+
+    assert server.images(repository, "1") == {AMD64: [image["digest"]], ARM64: arm64}
+    assert "whole" in slipway("verify", "--deep", server.name(repository, "1")).stdout
+
+
+def test_a_backup_is_restored_to_the_byte(server, repository, slipway):
+    """Also after the tag moved on by a merge; verify then takes nothing for lost."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    old = server.get(repository, "1")
+    new = server.push_image(repository, ARM64, text="new")
+    slipway("merge", server.name(repository, "1"), "--from", server.name(repository, new["digest"]))
+    (backup,) = json.loads(slipway("backups", server.name(repository, "1"), "--format", "json").stdout)
+
+    slipway("restore", server.name(repository, "1"), backup["backup"].rsplit(":", 1)[1])
+
+    assert server.get(repository, "1") == old
+    assert slipway("verify", server.name(repository, "1")).returncode == 0
+
+
+def test_a_backup_is_taken_only_when_the_tag_changed_and_old_ones_go(server, repository, slipway):
+    """By count and by age; the newest stays whatever its age, and images that no backup needs lose their own tags."""
+    name = server.name(repository, "1").rsplit(":", 1)[0]
+    server.push_index(repository, "1", [AMD64, ARM64])
+    first = slipway("backup", name)
+    again = slipway("backup", name)
+    old = datetime.now(UTC) - timedelta(days=200)
+    server.push_index(repository, f"slipway.backup.1.{old:%Y%m%dT%H%M%SZ}.0123456789ab", [AMD64], text="old")
+
+    rotated = json.loads(slipway("backup", name, "--format", "json").stdout)[name]
+
+    assert first.stdout.count("slipway.backup.1.") == 1
+    assert again.stdout == ""
+    assert len(rotated["removed"]) == 1
+    tags = server.tags(repository)
+    assert sum(tag.startswith("slipway.backup.") for tag in tags) == 1
+    assert sum(tag.startswith("slipway.image.") for tag in tags) == 2
+    for (digest,) in server.images(repository, "1").values():
+        assert server.get(repository, f"slipway.image.{digest.removeprefix('sha256:')[:40]}")
+
+
+def test_untag_takes_the_tag_and_nothing_else(server, repository, slipway):
+    """Another tag of the same digest stays, and so does all that it names."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    body = server.get(repository, "1")
+    server.put(repository, "2", body, "application/vnd.oci.image.index.v1+json")
+
+    done = slipway("untag", server.name(repository, "2"))
+
+    assert done.stdout == f"{server.name(repository, '2')}\n"
+    assert server.tags(repository) == {"1"}
+    assert "whole" in slipway("verify", "--deep", server.name(repository, "1")).stdout
+    assert slipway("untag", server.name(repository, "2"), check=False).returncode == 1
+
+
+def test_forgotten_staging_tags_go_together(server, repository, slipway):
+    """All with the prefix, and no other."""
+    server.push_index(repository, "1", [AMD64])
+    for number in range(5):
+        server.push_index(repository, f"staging-{number}", [AMD64], text=str(number))
+
+    slipway("untag", server.name(repository, "1").rsplit(":", 1)[0], "--all-with-prefix", "staging-")
+
+    assert server.tags(repository) == {"1"}
+
+
+@pytest.fixture
+def guarded(new_registry, tmp_path):
+    """A registry that wants a password."""
+    hashed = bcrypt.hashpw(b"pass:word", bcrypt.gensalt(rounds=4)).decode()
+    (tmp_path / "htpasswd").write_text(f"ada:{hashed}\n")
+    environment = {"REGISTRY_AUTH": json.dumps({"htpasswd": {"realm": "test", "path": str(tmp_path / "htpasswd")}})}
+    server = new_registry("2.8")
+    server.push_index("app", "1", [AMD64, ARM64])
+    server.push_index("app", "s", [ARM64], text="new")
+    server.restart(**environment)
+    return server
+
+
+def test_logins_come_from_where_docker_keeps_them(guarded, slipway, tmp_path):
+    """config.json, a credential helper, or stdin; no login is an error that says so; the secret is in no output."""
+    docker = tmp_path / "docker"
+    docker.mkdir()
+    inspect = ("inspect", guarded.name("app", "1"))
+
+    nobody = slipway(*inspect, check=False)
+    wrong = slipway(*inspect, "--username", "ada", "--password-stdin", stdin="nonsense\n", check=False)
+    typed = slipway(*inspect, "--username", "ada", "--password-stdin", stdin="pass:word\n")
+    auth = base64.b64encode(b"ada:pass:word").decode()
+    (docker / "config.json").write_text(json.dumps({"auths": {guarded.host: {"auth": auth}}}))
+    stored = slipway(*inspect)
+    helper = tmp_path / "docker-credential-test"
+    helper.write_text('#!/bin/sh\nread host\necho "{\\"Username\\": \\"ada\\", \\"Secret\\": \\"pass:word\\"}"\n')
+    helper.chmod(helper.stat().st_mode | stat.S_IXUSR)
+    (docker / "config.json").write_text(json.dumps({"credHelpers": {guarded.host: "test"}}))
+    helped = slipway(*inspect, environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    missing = slipway(*inspect, check=False)
+
+    assert "docker login" in nobody.stderr
+    assert wrong.returncode == 1
+    assert typed.stdout == stored.stdout == helped.stdout
+    assert "docker-credential-test: not on PATH" in missing.stderr
+    for done in (nobody, wrong, typed, stored, helped, missing):
+        assert "pass:word" not in done.stdout + done.stderr
+        assert auth not in done.stdout + done.stderr
+
+
+def test_a_merge_logs_in_once_for_requests_side_by_side(guarded, slipway):
+    """Also where the first batch is refused as a whole."""
+    done = slipway(
+        "merge", guarded.name("app", "1"), "--from", guarded.name("app", "s"), "--username", "ada", "--password-stdin",
+        stdin="pass:word\n",
+    )  # fmt: skip
+
+    assert done.stdout.startswith(guarded.host)
+
+
+def test_tls_with_an_authority_of_ones_own(new_registry, slipway, tmp_path):
+    """Refused without --ca, with a hint; taken with it; never tried as plain HTTP."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem",
+         "-out", tmp_path / "ca.pem"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = new_registry("2.8")
+    server.push_index("app", "1", [AMD64])
+    server.http = {"tls": {"certificate": str(tmp_path / "ca.pem"), "key": str(tmp_path / "key.pem")}}
+    server.restart()
+
+    taken = slipway("inspect", server.name("app", "1"), "--ca", tmp_path / "ca.pem")
+    plain = slipway("inspect", server.name("app", "1"), check=False)
+    none = slipway("inspect", server.name("app", "1"), "--ca", tmp_path / "none.pem", check=False)
+
+    assert "linux/amd64" in taken.stdout
+    assert plain.returncode == 1
+    assert "none.pem: it cannot be read" in none.stderr
+
+
+def test_the_one_file_program_needs_nothing_else(server, repository, tmp_path):
+    """Run by a Python that sees no package, from another folder."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    archive.write(tmp_path / "slipway-registry.pyz")
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", tmp_path / "slipway-registry.pyz", "verify", server.name(repository, "1")],
+        cwd="/", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert "whole" in done.stdout
+
+
+def test_every_verb_has_an_example():
+    """`slipway merge --help` shows one."""
+    for verb in ("merge", "inspect", "verify", "backup", "backups", "restore", "untag"):
+        done = subprocess.run(
+            [sys.executable, "-m", "builders.cli", verb, "--help"], capture_output=True, text=True, check=True
+        )
+        assert f"example: slipway {verb}" in done.stdout
