@@ -111,6 +111,18 @@ def status(builder: str, *, deadline_s: float = 10) -> tuple[NodeStatus, ...]:
     )
 
 
+def build(arguments: Sequence[str]) -> int:
+    """Run a build on this terminal, its own words and signals included; return its exit code."""
+    with subprocess.Popen([*_command(), "build", *arguments]) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # buildx has had the same signal, and cancels on the nodes
+                if process.wait() == 0:
+                    return 0
+                raise
+
+
 def _arguments(node: Node, folder: Path) -> list[str]:
     # buildx reads each option as a line of CSV.
     options = [f'"{key}={folder / name}"' for key, name in _OPTIONS.items()]

@@ -1,6 +1,7 @@
 """The `slipway` command: one function per verb, flags in, one call, its result rendered.
 
-Exit codes: 0 done, 1 failed or in part, 2 wrong usage, 130 interrupted. What a verb needs is imported inside it, so
+Exit codes: 0 done, 1 failed or in part, 2 wrong usage, 5 pushed without a platform that has no builder, 130 interrupted;
+`merge` has two of its own (scripts/registry/cli.py). What a verb needs is imported inside it, so
 that the command starts at once.
 """
 
@@ -12,8 +13,9 @@ import re
 import stat
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builders import output
 from builders.errors import BuilderError, InvalidSetting, StackFailed
@@ -85,7 +87,7 @@ def _down(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from builders import status
+    from builders import lagging, status
 
     now = datetime.now(UTC)
     try:
@@ -93,17 +95,61 @@ def _status(options: argparse.Namespace) -> int:
         remark = "no builders are up; bring them up with: slipway up"
     except StackFailed as error:  # a colleague's machine
         found = status.of_machine(now=now)
-        if options.stack or options.cwd != Path() or not found.connected:
+        if options.stack or options.cwd != Path() or not (found.connected or options.repositories):
             raise
         output.progress(f"{error}; showing what this machine is connected to")
         remark = "buildx does not know these builders any more; connect again"
+    behind, unread = lagging.find(options.repositories, partial(_registry, options))
     if options.format == "json":
-        output.result_json(found.to_json())
+        output.result_json(found.to_json() | {"lagging": [output.lag_json(each) for each in behind]})
     elif found.nodes:
         output.result(output.status(found))
     if not found.nodes:
         output.progress(remark)
-    return 0 if all(node.reachable for node in found.nodes) else 1
+    if behind and options.format != "json":
+        output.result(f"\n{output.lags(behind, now=now)}")
+    for unknown in unread:
+        output.error(f"{unknown}; which tags lag behind there is not known", unknown.hint)
+    return 0 if all(node.reachable for node in found.nodes) and not unread else 1
+
+
+@registry.guarded
+def _build(options: argparse.Namespace) -> int:
+    from builders import arguments, build, buildx
+
+    asked = arguments.parse(options.arguments)
+    if asked.help:
+        return buildx.build(["--help"])
+    options.ca, options.wait = asked.own.get("ca", ""), asked.own.get("wait", "10m")
+    options.plain_http = asked.own.get("plain-http") == "true"
+    built = build.build(
+        asked,
+        registry=partial(_registry, options),
+        environment=os.environ,
+        now=datetime.now(UTC),
+        report=output.progress,
+    )
+    if built.exit_code:
+        return built.exit_code
+    for target, reference in built.pushed.items():
+        output.progress(f"{target} is pushed")
+        output.result(str(reference))
+    codes = [registry.warn_merged(merged) for merged in built.merged]
+    for error in built.failed:
+        output.error(str(error), error.hint)
+    if built.failed or 1 in codes:
+        return 1
+    if built.choice.missing:
+        missing = ",".join(map(str, built.choice.missing))
+        output.progress(f"{missing} lags behind {built.revision or 'what was built now'}; when it has a builder again:")
+        output.progress(f"  {asked.again(map(str, built.choice.missing))}")
+        return build.MISSING
+    return max(codes, default=0)
+
+
+def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
+    """Run a protocol against the registries that its requests name."""
+    return registry.run(options, "", protocol, wait=wait)
 
 
 def _connect(options: argparse.Namespace) -> int:
@@ -195,8 +241,22 @@ def _write_private(path: Path, text: str) -> None:
         raise
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that can leave all that follows its verb to somebody else, in `arguments`, in order."""
+
+    passes = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as ever, unless this verb's arguments are another command's."""
+        if not self.passes or list(args)[:1] in (["-h"], ["--help"]):
+            return super().parse_known_args(args, namespace)
+        found, _ = super().parse_known_args([], namespace)
+        found.arguments = list(args)
+        return found, []
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="slipway",
         parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -204,20 +264,21 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
     )
     parser.set_defaults(cwd=Path(), stack=None, config_file=None, debug=False)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs: Any = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(
-        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str
+        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str, *, passes: bool = False
     ) -> argparse.ArgumentParser:
-        added = verbs.add_parser(
+        added: _Parser = verbs.add_parser(
             name,
-            parents=[_common()],
+            parents=[] if passes else [_common()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
             epilog=f"example: {example}",
         )
         added.set_defaults(verb=run)
+        added.passes = passes
         return added
 
     def listing(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -228,7 +289,25 @@ def _parser() -> argparse.ArgumentParser:
     down = listing(verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes"))
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
-    listing(verb("status", _status, "show the nodes: reachable, version, certificates", "slipway status --format json"))
+    status = listing(
+        verb("status", _status, "show the nodes, and the tags that lag behind", "slipway status --format json")
+    )
+    status.add_argument(
+        "repositories",
+        metavar="REPO",
+        nargs="*",
+        help="look for lagging tags here, besides those that were built from here",
+    )
+    registry.add_connection(status, login=False)
+    build = verb(
+        "build", _build, "build and push with the arguments of `docker buildx build`, and merge where a builder is down",
+        "slipway build --platform linux/amd64,linux/arm64 --push -t registry.example.com/app:1.2 .",
+        passes=True,
+    )  # fmt: skip
+    build.usage = "%(prog)s [--wait TIME] [--ca FILE] [--plain-http] ARGUMENT..."
+    build.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="as of docker buildx build")
+    build.add_argument("--wait", metavar="TIME", help="for a registry that is read-only (10m)")
+    registry.add_connection(build, login=False)
     connect = verb(
         "connect", _connect, "register the builders on this machine, from the stack or an invitation",
         "slipway connect alice.slipway",

@@ -14,6 +14,7 @@ BuilderError
 ├── TransferRefused                  wrong digest, disk full
 ├── InvalidCertificate (ValueError)  a certificate, key or request that cannot be used
 ├── BuildxFailed                     the buildx command ended badly
+├── NoBuilder                        a wanted platform has no healthy node
 └── StackFailed                      the Pulumi engine ended badly
 """
 
@@ -90,6 +91,10 @@ class InvalidCertificate(BuilderError, ValueError):
 
 class BuildxFailed(BuilderError):
     """The buildx command is missing or ended badly."""
+
+
+class NoBuilder(BuilderError):
+    """A wanted platform has no healthy node, and is not emulated."""
 
 
 class StackFailed(BuilderError):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builders.certificates import Leaf
+    from builders.credentials import Held
 
 _ATTEMPT_TIMEOUT_S = 5.0
 _PAUSE_S = 0.25
@@ -37,6 +38,12 @@ def check(node: str, address: str, *, authority_certificate: str, client: Leaf, 
                     hint="see that the firewall admits this machine's address to that port",
                 )
             time.sleep(_PAUSE_S)
+
+
+def problem(endpoint: str, held: Held, *, timeout_s: float) -> str | None:
+    """Ask once, with the credentials that this machine holds; return what is wrong, None if nothing is."""
+    tls = grpc.ssl_channel_credentials(held.authority.encode(), held.leaf.key.encode(), held.leaf.certificate.encode())
+    return _ask(endpoint, held.folder, tls, timeout_s)
 
 
 def _ask(endpoint: str, folder: Path, tls: grpc.ChannelCredentials, timeout_s: float) -> str | None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
     from decimal import Decimal
 
     from builders.inventory import Node
     from builders.lifecycle import Down
     from builders.status import Status
+    from scripts.registry.lag import Lag
 
 _RED, _YELLOW, _RESET = "\033[31m", "\033[33m", "\033[0m"
 
@@ -87,6 +89,38 @@ def status(found: Status) -> str:
         state = "not connected: slipway connect" if days is None else f"connected, {_left(days)}"
         lines.append(f"this machine, builder {name}: {state}")
     return "\n".join(lines)
+
+
+def lags(found: Sequence[Lag], *, now: datetime) -> str:
+    """Render the tags that lag behind, and for each platform of one the command that catches up."""
+    rows = [(str(each.target), str(each.platform), _age(now - each.since), each.revision or "-") for each in found]
+    lines = [table(("TAG", "LAGS BEHIND ON", "SINCE", "BEHIND COMMIT"), rows)]
+    lines += [f"to catch up: {_catch_up(each)}" for each in found]
+    return "\n".join(lines)
+
+
+def lag_json(lag: Lag) -> dict[str, Any]:
+    """Return an element of `lagging` in what `slipway status --format json` prints."""
+    return {
+        "tag": str(lag.target),
+        "platform": str(lag.platform),
+        "since": lag.since.isoformat(),
+        "revision": lag.revision or None,
+        "catch_up": _catch_up(lag),
+    }
+
+
+def _catch_up(lag: Lag) -> str:
+    checkout = f"git checkout {lag.revision} && " if lag.revision and not lag.revision.endswith("-dirty") else ""
+    return f"{checkout}slipway build --platform {lag.platform} --push -t {lag.target} ."
+
+
+def _age(age: timedelta) -> str:
+    minutes = int(age.total_seconds()) // 60
+    for unit, size in (("d", 1440), ("h", 60)):
+        if minutes >= 2 * size:
+            return f"{minutes // size} {unit}"
+    return f"{minutes} min"
 
 
 def down_plan(plan: Down) -> str:

@@ -24,7 +24,7 @@ def write(target: Path) -> None:
             package.parents[1],
             packed,
             interpreter="/usr/bin/env python3",
-            main="scripts.registry.cli:run",
+            main="scripts.registry.cli:run_and_exit",
             compressed=True,
         )
         packed.replace(target)

@@ -52,14 +52,14 @@ def add_verbs(verb: Verb) -> None:
     merge.add_argument("--create", action="store_true", help="make the tag, if there is none")
     merge.add_argument("--keep-staging", action="store_true", help="leave the sources' tags, which go otherwise")
     merge.add_argument("--dry-run", action="store_true", help="show before and after, print the bytes, write nothing")
-    _add_connection(merge, writes=True, listing=True)
+    add_connection(merge, writes=True, listing=True)
 
     inspect = verb(
         "inspect", _inspect, "show what a tag has for each platform, and what is wrong with it",
         "slipway inspect registry.example.com/app:1.2",
     )  # fmt: skip
     inspect.add_argument("reference", metavar="REF", help="a tag or digest")
-    _add_connection(inspect, listing=True)
+    add_connection(inspect, listing=True)
 
     verify = verb(
         "verify", _verify, "read every part of tags, and fail where one cannot be read",
@@ -67,7 +67,7 @@ def add_verbs(verb: Verb) -> None:
     )  # fmt: skip
     verify.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
     verify.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
-    _add_connection(verify, listing=True)
+    add_connection(verify, listing=True)
 
     backup = verb(
         "backup", _backup, "keep what tags name, and every image of it, under backup tags",
@@ -78,11 +78,11 @@ def add_verbs(verb: Verb) -> None:
     )
     backup.add_argument("--keep", type=int, default=10, metavar="N", help="backups of a tag that stay (10)")
     backup.add_argument("--within", default="90d", metavar="TIME", help="older ones go, but for the newest (90d)")
-    _add_connection(backup, writes=True, listing=True)
+    add_connection(backup, writes=True, listing=True)
 
     backups = verb("backups", _backups, "list the backups of a tag", "slipway backups registry.example.com/app:1.2")
     backups.add_argument("reference", metavar="REF", help="the tag")
-    _add_connection(backups, listing=True)
+    add_connection(backups, listing=True)
 
     restore = verb(
         "restore", _restore, "bring back the platforms that a tag has lost, or a whole backup",
@@ -90,7 +90,7 @@ def add_verbs(verb: Verb) -> None:
     )  # fmt: skip
     restore.add_argument("reference", metavar="REF", help="the tag")
     restore.add_argument("backup", metavar="BACKUP", nargs="?", default="", help="a tag or digest of `slipway backups`")
-    _add_connection(restore, writes=True, listing=True)
+    add_connection(restore, writes=True, listing=True)
 
     untag = verb(
         "untag", _untag, "take a tag away and nothing else", "slipway untag registry.example.com/app:1.2-arm64"
@@ -99,7 +99,7 @@ def add_verbs(verb: Verb) -> None:
     untag.add_argument(
         "--all-with-prefix", metavar="PREFIX", default="", help="all tags that begin so: forgotten staging tags"
     )
-    _add_connection(untag, writes=True, listing=True)
+    add_connection(untag, writes=True, listing=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,12 +140,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def run() -> None:
+def run_and_exit() -> None:
     """Run the one-file program and end the process with its exit code."""
     sys.exit(main())
 
 
-def _guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Say in one line what went wrong."""
 
     def guarded(options: argparse.Namespace) -> int:
@@ -174,7 +174,7 @@ def _guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
     return guarded
 
 
-@_guarded
+@guarded
 def _merge(options: argparse.Namespace) -> int:
     from scripts.registry import references
 
@@ -196,7 +196,7 @@ def _merge(options: argparse.Namespace) -> int:
         dry_run=options.dry_run,
     )
     with lock.held(options.lock, wait_s=_duration(options.wait)):
-        merged = _run(options, target.host, lambda: merge(order), client=client)
+        merged = run(options, target.host, lambda: merge(order), client=client)
     if options.dry_run:
         sys.stderr.write(f"{output.before_and_after(merged)}\n")
         if options.format == "json":
@@ -204,10 +204,11 @@ def _merge(options: argparse.Namespace) -> int:
         else:
             output.result_bytes(merged.after.body)
         return 0
-    return _report_merged(options, merged)
+    return report_merged(options, merged)
 
 
-def _report_merged(options: argparse.Namespace, merged: Any) -> int:
+def report_merged(options: argparse.Namespace, merged: Any) -> int:
+    """Render a merge, and tell the exit code that it stands for."""
     from scripts.registry import output
 
     if options.format == "json":
@@ -217,6 +218,13 @@ def _report_merged(options: argparse.Namespace, merged: Any) -> int:
         if merged.backup:
             output.progress(f"to undo: slipway restore {merged.target} {merged.backup.tag}")
         output.result(str(merged.reference))
+    return warn_merged(merged)
+
+
+def warn_merged(merged: Any) -> int:
+    """Tell what is remarkable of a merge, and the exit code that it stands for."""
+    from scripts.registry import output
+
     if merged.included:
         output.progress(f"brought back what another writer merged meanwhile: {', '.join(map(str, merged.included))}")
     for digest in merged.broken:
@@ -232,12 +240,12 @@ def _report_merged(options: argparse.Namespace, merged: Any) -> int:
     return STAGING_KEPT if _warn_kept(merged.staging) else 0
 
 
-@_guarded
+@guarded
 def _inspect(options: argparse.Namespace) -> int:
     from scripts.registry import inspection, output, references
 
     reference = references.parse(options.reference)
-    found = _run(options, reference.host, lambda: inspection.inspect(reference))
+    found = run(options, reference.host, lambda: inspection.inspect(reference))
     if options.format == "json":
         output.result_json(output.inspection_json(found))
     else:
@@ -247,7 +255,7 @@ def _inspect(options: argparse.Namespace) -> int:
     return 1 if found.broken else 0
 
 
-@_guarded
+@guarded
 def _verify(options: argparse.Namespace) -> int:
     from scripts.registry import inspection, output, references
     from scripts.registry.errors import RegistryError
@@ -256,7 +264,7 @@ def _verify(options: argparse.Namespace) -> int:
     for text in options.references:
         reference = references.parse(text)
         try:
-            found = _run(options, reference.host, partial(inspection.inspect, reference, deep=options.deep))
+            found = run(options, reference.host, partial(inspection.inspect, reference, deep=options.deep))
         except RegistryError as error:
             if len(options.references) == 1:
                 raise
@@ -274,7 +282,7 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-@_guarded
+@guarded
 def _backup(options: argparse.Namespace) -> int:
     from datetime import timedelta
 
@@ -285,7 +293,7 @@ def _backup(options: argparse.Namespace) -> int:
     for text in options.repositories:
         repository = references.parse(text, default_tag="")
         now, token = _run_identity()
-        backed = _run(
+        backed = run(
             options,
             repository.host,
             partial(backup.backup, repository, policy=policy, now=now, token=token),
@@ -305,12 +313,12 @@ def _backup(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-@_guarded
+@guarded
 def _backups(options: argparse.Namespace) -> int:
     from scripts.registry import backup, output, references
 
     reference = references.parse(options.reference)
-    found = _run(options, reference.host, lambda: backup.backups(reference))
+    found = run(options, reference.host, lambda: backup.backups(reference))
     if options.format == "json":
         output.result_json([output.backup_json(each) for each in found])
     elif found:
@@ -320,18 +328,18 @@ def _backups(options: argparse.Namespace) -> int:
     return 0
 
 
-@_guarded
+@guarded
 def _restore(options: argparse.Namespace) -> int:
     from scripts.registry import backup, lock, references
 
     reference = references.parse(options.reference)
     now, token = _run_identity()
     with lock.held(options.lock, wait_s=_duration(options.wait)):
-        merged = _run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
-    return _report_merged(options, merged)
+        merged = run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
+    return report_merged(options, merged)
 
 
-@_guarded
+@guarded
 def _untag(options: argparse.Namespace) -> int:
     from scripts.registry import output, references, untag
     from scripts.registry.errors import InvalidReference
@@ -341,13 +349,13 @@ def _untag(options: argparse.Namespace) -> int:
     if options.all_with_prefix:
         if reference.tag or reference.digest:
             raise InvalidReference(f"{reference}: with --all-with-prefix, name the repository alone")
-        removals = _run(
+        removals = run(
             options, reference.host, lambda: untag.untag_all(reference, options.all_with_prefix, token=token)
         )
     elif not reference.tag or reference.digest:
         raise InvalidReference(f"{reference}: name the tag to take away", hint=f"slipway untag {reference.name}:TAG")
     else:
-        removals = [_run(options, reference.host, lambda: untag.untag(reference, token=token))]
+        removals = [run(options, reference.host, lambda: untag.untag(reference, token=token))]
     if options.format == "json":
         output.result_json([output.removal_json(each) for each in removals])
     else:
@@ -357,17 +365,22 @@ def _untag(options: argparse.Namespace) -> int:
     return 1 if _warn_kept(removals) else 0
 
 
-def _run(
-    options: argparse.Namespace, host: str, protocol: Callable[[], Protocol[Any]], *, client: Client | None = None
+def run(
+    options: argparse.Namespace,
+    host: str,
+    protocol: Callable[[], Protocol[Any]],
+    *,
+    client: Client | None = None,
+    wait: bool = True,
 ) -> Any:
-    """Run a protocol; while the registry is read-only, wait and begin again, up to the limit."""
+    """Run a protocol; while the registry is read-only, wait and begin again, up to the limit. A typed login is for `host`."""
     import time
 
     from scripts.registry import output
     from scripts.registry.errors import ReadOnly
 
     client = client or _client(options, host)
-    deadline = time.monotonic() + _duration(getattr(options, "wait", "0s"))
+    deadline = time.monotonic() + (_duration(getattr(options, "wait", "0s")) if wait else 0)
     told = False
     try:
         while True:
@@ -423,7 +436,10 @@ def _client(options: argparse.Namespace, host: str) -> Client:
     )
 
 
-def _add_connection(parser: argparse.ArgumentParser, *, writes: bool = False, listing: bool = False) -> None:
+def add_connection(
+    parser: argparse.ArgumentParser, *, writes: bool = False, listing: bool = False, login: bool = True
+) -> None:
+    """Add the flags that say how a registry is reached."""
     if listing:
         parser.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
     if writes:
@@ -432,8 +448,13 @@ def _add_connection(parser: argparse.ArgumentParser, *, writes: bool = False, li
             "--lock", default="", metavar="PATH", help="a file that all writers of the tag lock in turn"
         )
     group = parser.add_argument_group("registry", "logins come from Docker's config.json and its credential helpers")
-    group.add_argument("--username", default="", metavar="NAME", help="log in as somebody else; needs --password-stdin")
-    group.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+    if login:
+        group.add_argument(
+            "--username", default="", metavar="NAME", help="log in as somebody else; needs --password-stdin"
+        )
+        group.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
+    else:
+        parser.set_defaults(username="", password_stdin=False)
     group.add_argument("--ca", default="", metavar="FILE", help="the certificate of the registry's authority")
     group.add_argument("--plain-http", action="store_true", help="speak HTTP without TLS, as is done on loopback")
 

@@ -138,6 +138,21 @@ def mount_blob(reference: Reference, digest: str, source: str) -> Request:
     return Request(host=reference.host, method="POST", path=path, headers={"Content-Length": "0"})
 
 
+def begin_upload(repository: Reference) -> Request:
+    """Begin an upload, of nothing yet."""
+    path = f"/v2/{repository.repository}/blobs/uploads/"
+    return Request(host=repository.host, method="POST", path=path, headers={"Content-Length": "0"})
+
+
+def cancel_upload(repository: Reference, place: str) -> Request:
+    """Give up an upload; `place` is the Location that its beginning was answered with."""
+    return Request(
+        host=repository.host,
+        method="DELETE",
+        path=f"/{place.partition('://')[2].partition('/')[2]}" if "://" in place else place,
+    )
+
+
 def list_tags(reference: Reference, *, last: str = "") -> Request:
     """Ask for a repository's tags; registry 2.8 gives all at once, 3.x a page."""
     query = f"?n=1000&last={last}" if last else "?n=1000"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from scripts.registry.exchange import Protocol, Response
     from scripts.registry.manifests import Descriptor
+    from scripts.registry.platforms import Platform
     from scripts.registry.references import Reference
 
 
@@ -84,6 +85,12 @@ def inspect(reference: Reference, *, deep: bool = False) -> Protocol[Inspection]
         manifests_read=1 + len(parts) - isinstance(found, Image),
         blobs_read=len(configs) + len(layers),
     )
+
+
+def present(reference: Reference) -> Protocol[set[Platform]]:
+    """Return the platforms that a tag has; none where there is no such tag."""
+    found = yield from untag.read(reference)
+    return set((yield from merge.as_index(reference, found)).images())
 
 
 def _read_parts(

@@ -99,14 +99,34 @@ def cloud(tmp_path_factory):
     subprocess.run([*command, "down", "--state", state], cwd=ROOT, check=True)
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class RegistryHost:
     """A registry:2 with TLS and a password on its own test host."""
 
     address: str
+    home: Path
     ca: str
     trust: Path  # a folder with the CA's certificate
     login: str  # as Docker's config.json holds it
+    process: Any = None
+
+    def start(self, **environment):
+        with (self.home / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", "slipway-registry", "docker-registry", "serve", self.home / "config.yml"],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **environment},
+            )
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+    def restart(self, **environment):
+        """End it and start it with another environment; what it stores stays."""
+        self.stop()
+        self.start(**environment)
 
 
 @pytest.fixture(scope="session")
@@ -143,20 +163,16 @@ http: {{addr: "{REGISTRY}", tls: {{certificate: {home}/trust/ca.pem, key: {home}
 auth: {{htpasswd: {{realm: test, path: {home}/htpasswd}}}}
 """
     )
-    with (home / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", "slipway-registry", "docker-registry", "serve", home / "config.yml"],
-            stdout=log,
-            stderr=log,
-        )
-    yield RegistryHost(
+    host = RegistryHost(
         address=REGISTRY,
+        home=home,
         ca=(home / "trust" / "ca.pem").read_text(),
         trust=home / "trust",
         login=base64.b64encode(b"test:secret-of-the-test").decode(),
     )
-    process.terminate()
-    process.wait(10)
+    host.start()
+    yield host
+    host.stop()
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,11 @@ PURE = {
     "infra.settings", "infra.plan", "infra.cloudinit",
     "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.buildkit_config",
     "builders.guard", "builders.state",
-    "builders.diagnostics",
+    "builders.diagnostics", "builders.arguments",
     "scripts.registry.errors", "scripts.registry.platforms", "scripts.registry.references", "scripts.registry.manifests",
     "scripts.registry.exchange", "scripts.registry.records", "scripts.registry.sources", "scripts.registry.merge",
     "scripts.registry.untag", "scripts.registry.backup", "scripts.registry.inspection",
+    "scripts.registry.lag", "scripts.registry.maintenance",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",
