@@ -147,6 +147,27 @@ def _build(options: argparse.Namespace) -> int:
     return max(codes, default=0)
 
 
+@registry.guarded
+def _verify(options: argparse.Namespace) -> int:
+    if options.node is None:
+        return registry.verify(options)
+    from builders import verification
+    from scripts.registry import references
+
+    hosts = {references.parse(each).host for each in options.references}
+    if len(hosts) > 1:
+        raise InvalidSetting("--from: the references are of several registries", hint="verify them one by one")
+    words = [*options.references, "--format", options.format]
+    words += [flag for flag, given in (("--deep", options.deep), ("--plain-http", options.plain_http)) if given]
+    login = registry.login(options, hosts.pop())
+    code, shown, said = verification.verify(
+        _stack(options).load(secrets=True), options.node, words, login=login, ca=options.ca
+    )
+    sys.stderr.write(said)
+    sys.stdout.write(shown)
+    return code
+
+
 def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
     """Run a protocol against the registries that its requests name."""
     return registry.run(options, "", protocol, wait=wait)
@@ -326,7 +347,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     disconnect.add_argument("builder", nargs="*", metavar="BUILDER", help="which, where there are several")
     disconnect.add_argument("--all", action="store_true", help="all that slipway registered here")
-    registry.add_verbs(verb)
+    verify = registry.add_verbs(verb)
+    verify.add_argument("--from", dest="node", metavar="NODE", help="read from a node of the stack, over SSH")
+    verify.set_defaults(verb=_verify)
     return parser
 
 

@@ -31,8 +31,8 @@ _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def add_verbs(verb: Verb) -> None:
-    """Add the registry's verbs to a command, by its own way to add one."""
+def add_verbs(verb: Verb) -> argparse.ArgumentParser:
+    """Add the registry's verbs to a command, by its own way to add one; return that of `verify`, for what a command adds to it."""
     merge = verb(
         "merge", _merge, "put the platforms of images into a tag and keep all others",
         "slipway merge registry.example.com/app:1.2 --from registry.example.com/app:1.2-arm64",
@@ -61,13 +61,13 @@ def add_verbs(verb: Verb) -> None:
     inspect.add_argument("reference", metavar="REF", help="a tag or digest")
     add_connection(inspect, listing=True)
 
-    verify = verb(
-        "verify", _verify, "read every part of tags, and fail where one cannot be read",
+    verifying = verb(
+        "verify", verify, "read every part of tags, and fail where one cannot be read",
         "slipway verify --deep registry.example.com/app:1.2",
     )  # fmt: skip
-    verify.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
-    verify.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
-    add_connection(verify, listing=True)
+    verifying.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
+    verifying.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
+    add_connection(verifying, listing=True)
 
     backup = verb(
         "backup", _backup, "keep what tags name, and every image of it, under backup tags",
@@ -100,6 +100,7 @@ def add_verbs(verb: Verb) -> None:
         "--all-with-prefix", metavar="PREFIX", default="", help="all tags that begin so: forgotten staging tags"
     )
     add_connection(untag, writes=True, listing=True)
+    return verifying
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -256,7 +257,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 @guarded
-def _verify(options: argparse.Namespace) -> int:
+def verify(options: argparse.Namespace) -> int:
+    """Read every part of tags; exit code 1 where one is missing."""
     from scripts.registry import inspection, output, references
     from scripts.registry.errors import RegistryError
 
@@ -401,24 +403,11 @@ def run(
 
 def _client(options: argparse.Namespace, host: str) -> Client:
     from scripts.registry.client import Client, Settings
-    from scripts.registry.errors import InvalidReference
 
-    typed: Credentials | None = None
-    if options.password_stdin:
-        if not options.username:
-            raise InvalidReference("--password-stdin: say whose, with --username")
-        if not hasattr(options, "password"):
-            options.password = sys.stdin.readline().rstrip("\n")
-        from scripts.registry.credentials import Credentials
-
-        typed = Credentials(username=options.username, secret=options.password)
-    elif options.username:
-        raise InvalidReference("--username: its password comes from stdin", hint="--password-stdin")
+    typed = _typed(options)
 
     def known(of: str) -> Credentials | None:
-        from scripts.registry import credentials
-
-        return typed if typed and of == host else credentials.load(of, os.environ)
+        return typed if typed and of == host else _stored(of)
 
     def debug(line: str) -> None:
         from scripts.registry import output
@@ -434,6 +423,35 @@ def _client(options: argparse.Namespace, host: str) -> Client:
             debug=debug,
         )
     )
+
+
+def login(options: argparse.Namespace, host: str) -> Credentials | None:
+    """Return what a registry is to be told: what was typed, or what Docker has for it."""
+    return _typed(options) or _stored(host)
+
+
+def _typed(options: argparse.Namespace) -> Credentials | None:
+    from scripts.registry.errors import InvalidReference
+
+    if options.password_stdin:
+        if not options.username:
+            raise InvalidReference("--password-stdin: say whose, with --username")
+        if not hasattr(options, "password"):
+            options.password = sys.stdin.readline().rstrip("\n")
+        from scripts.registry.credentials import TOKEN, Credentials
+
+        return Credentials(
+            username=options.username, secret=options.password, is_identity_token=options.username == TOKEN
+        )
+    if options.username:
+        raise InvalidReference("--username: its password comes from stdin", hint="--password-stdin")
+    return None
+
+
+def _stored(host: str) -> Credentials | None:
+    from scripts.registry import credentials
+
+    return credentials.load(host, os.environ)
 
 
 def add_connection(

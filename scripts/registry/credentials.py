@@ -19,6 +19,9 @@ from scripts.registry.errors import CredentialsUnreadable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TOKEN = "<token>"  # noqa: S105 - a name
+"""The user's name that Docker gives to an identity token."""
+
 HELPER_TIMEOUT_S = 60
 _NOT_FOUND = "credentials not found"  # every helper says so, with exit code 1
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -90,7 +93,7 @@ def _stored(entry: Mapping[str, Any], host: str, path: Path) -> Credentials | No
         raise CredentialsUnreadable(message, hint=f"docker login {host} writes it anew") from error
     username, password = entry.get("username") or username, entry.get("password") or password.rstrip("\0")
     if token:
-        return Credentials(username=username, secret=token, is_identity_token=True)
+        return Credentials(username=TOKEN, secret=token, is_identity_token=True)
     return Credentials(username=username, secret=password) if username else None
 
 
@@ -115,6 +118,6 @@ def _ask(helper: str, server: str) -> Credentials | None:
     except (ValueError, KeyError, TypeError):
         # Without the cause: a parser's message may quote what it read.
         raise CredentialsUnreadable(f"{program}: answered in no form that Docker knows") from None
-    if username == "<token>":
+    if username == TOKEN:
         return Credentials(username=username, secret=secret, is_identity_token=True)
     return Credentials(username=username, secret=secret) if username else None

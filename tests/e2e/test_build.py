@@ -235,3 +235,16 @@ def test_a_read_only_registry_is_waited_for(build, commit, operator):
 
     assert "waiting for it, 2m at most" in said
     assert "CACHED" in said
+
+
+def test_a_tag_is_verified_from_a_node(operator):
+    """By a machine that shares nothing with this one; what is missing is told, and its exit code is that of `verify`."""
+    ca, tag = operator.registry.trust / "ca.pem", f"{operator.registry.address}/app:1"
+    command = ["slipway", "verify", "--deep", "--from", "amd64-1", "--ca", ca]
+
+    assert re.fullmatch(r".+@sha256:\w+ whole \(.+\)\n", operator.run(*command, tag).stdout)
+    missing = operator.run(*command, f"{tag}-no-such", check=False)
+    assert missing.returncode == 1
+    assert "error: " in missing.stdout
+    unknown = operator.run("slipway", "verify", "--from", "amd64-9", tag, check=False)
+    assert (unknown.returncode, "nodes: amd64-1, arm64-1" in unknown.stdout) == (2, True)
