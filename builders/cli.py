@@ -277,9 +277,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    common = _common()
     parser = _Parser(
         prog="slipway",
-        parents=[_common()],
+        parents=[common],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
@@ -292,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         added: _Parser = verbs.add_parser(
             name,
-            parents=[] if passes else [_common()],
+            parents=[] if passes else [common],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
