@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-const patience = 2500 * time.Millisecond
+// A second SYN, sent a second after the first, still counts.
+const patience = 1300 * time.Millisecond
 
 func main() {
 	own := addresses()
@@ -51,7 +52,7 @@ func try(target string) string {
 		connection.Close()
 		return "open"
 	}
-	answer, err := (&http.Client{Timeout: 2 * patience}).Get(target)
+	answer, err := (&http.Client{Timeout: 4 * patience}).Get(target)
 	if err != nil {
 		return "closed"
 	}
