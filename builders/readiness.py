@@ -63,7 +63,11 @@ def _cloud_init_error(error: RemoteCommandFailed) -> str:
 def restart(connection: Connection, *, timeout_s: float) -> None:
     """Restart buildkitd, which lets running builds finish first, and wait until it says that it is ready."""
     # One start in dozens hangs where the machine's processor is emulated; systemd gives it up, and the second answers.
-    command = f"systemctl restart {BUILDKIT_UNIT} || systemctl start {BUILDKIT_UNIT}"
+    # Whatever failed or was started too often before must not keep this start from being tried.
+    command = (
+        f"systemctl reset-failed {BUILDKIT_UNIT} 2> /dev/null; "
+        f"systemctl restart {BUILDKIT_UNIT} || systemctl start {BUILDKIT_UNIT}"
+    )
     try:
         connection.run(command, timeout_s=timeout_s)
     except RemoteCommandFailed as error:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
+ON_THE_HOSTS_CLOUD = ("tests/e2e/", "tests/integration/test_localcloud_cli.py", "tests/integration/test_machines.py")
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 
-HERE = Path(__file__).parent
-ON_THE_HOSTS_CLOUD = ("e2e", "integration/test_localcloud_cli.py", "integration/test_machines.py")
 
-
-@pytest.hookimpl(tryfirst=True)  # xdist's own hook reads the marks
-def pytest_collection_modifyitems(items):
+class _OneCloud(LoadScopeScheduling):
     """Leave to one process what has machines of its own: a host bears one local cloud with machines at a time."""
-    for item in items:
-        if any(item.path.is_relative_to(HERE / each) for each in ON_THE_HOSTS_CLOUD):
-            item.add_marker(pytest.mark.xdist_group("cloud"))
+
+    def _split_scope(self, nodeid):
+        return "cloud" if nodeid.startswith(ON_THE_HOSTS_CLOUD) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Let several processes share the tests (`--numprocesses=2`); the cloud's, the largest share, begin first."""
+    return _OneCloud(config, log)
 
 
 @pytest.fixture

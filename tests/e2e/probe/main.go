@@ -1,4 +1,4 @@
-// What a RUN step can reach: `probe NAME=TARGET…` tries every target at once and prints a line `PROBE NAME ANSWER` each.
+// What a RUN step can reach: `probe PATIENCE NAME=TARGET…` tries every target at once and prints a line `PROBE NAME ANSWER` each.
 // A target is host:port (open or closed) or a URL (its body or closed). In it {4} and {6} are
 // the step's own addresses, and %LINK is the zone of its link.
 // Meanwhile port 8000 is listened on, for whoever tries to come in.
@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// A second SYN, sent a second after the first, still counts.
-const patience = 1300 * time.Millisecond
+var patience time.Duration
 
 func main() {
+	patience, _ = time.ParseDuration(os.Args[1])
 	own := addresses()
 	for _, network := range []string{"tcp4", "tcp6"} {
 		if listener, err := net.Listen(network, ":8000"); err == nil {
@@ -28,7 +28,7 @@ func main() {
 	// Who comes in from outside makes the way out known to this side: the way out is tried before.
 	for _, inbound := range []bool{false, true} {
 		var all sync.WaitGroup
-		for _, argument := range os.Args[1:] {
+		for _, argument := range os.Args[2:] {
 			name, target, _ := strings.Cut(argument, "=")
 			if strings.Contains(target, "{") != inbound {
 				continue
