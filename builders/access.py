@@ -45,7 +45,8 @@ def connect_operator(state: State, *, now: datetime) -> tuple[str, ...]:
     """Register a stack's builders on this machine, for whoever can read its secrets; return their names."""
     authority = _authority(state)
     builders = _builders(state)
-    _check_free(builders, authority.certificate)
+    for builder, _ in builders.builders:
+        registration.check_free(builder, authority.certificate)
     for builder, endpoints in builders.builders:
         registration.register_operator(builder, endpoints, authority, now=now)
     return tuple(builder for builder, _ in builders.builders)
@@ -62,7 +63,8 @@ def connect_bundle(bundle: Bundle, *, now: datetime) -> tuple[str, ...]:
         raise InvalidSetting(
             f"bundle: it ended on {ended:%Y-%m-%d %H:%M} UTC", hint=f"ask for a new one: slipway invite {bundle.name}"
         )
-    _check_free(bundle.builders, bundle.authority)
+    for builder, _ in bundle.builders.builders:
+        registration.check_free(builder, bundle.authority)
     for builder, endpoints in bundle.builders.builders:
         registration.register(builder, endpoints, bundle.authority, leaf)
     return tuple(builder for builder, _ in bundle.builders.builders)
@@ -89,17 +91,6 @@ def _builders(state: State) -> Builders:
     if not state.builders().builders:
         raise StackFailed("the stack has no builders yet", hint="bring it up first: slipway up")
     return state.builders()
-
-
-def _check_free(builders: Builders, authority: str) -> None:
-    """Raise InvalidSetting where credentials of another stack would be overwritten."""
-    for builder, _ in builders.builders:
-        held = credentials.read(builder)
-        if held and held.authority.strip() != authority.strip():
-            raise InvalidSetting(
-                f"builder {builder}: this machine is connected to another stack's builder of this name",
-                hint=f"if it is no longer wanted: slipway disconnect {builder}",
-            )
 
 
 def _choices(held: Iterable[str]) -> str:

@@ -48,6 +48,11 @@ _RECORD = f"{LIBRARY}/installed.json"
 _TLS = f"{CONFIG}/tls"
 _PACKAGES = {"nft": "nftables", "openssl": "openssl", "curl": "curl"}
 _LISTING = "find bin -type f -printf '%f %s\\n' | sort"  # run in the folder of a version
+# Python's zlib takes two thirds of gzip's time, and half of it where the processor is emulated.
+_GUNZIP = (
+    "command -v python3 > /dev/null || exec gzip -dc; exec python3 -c "
+    "'import gzip, shutil, sys; shutil.copyfileobj(gzip.open(sys.stdin.buffer), sys.stdout.buffer, 1 << 20)'"
+)
 _RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
 
 # All that makes a node what it is; two states are alike if and only if this text is. Reading it writes nothing.
@@ -92,7 +97,11 @@ class _Found:
     vcpus: int
     missing: tuple[str, ...]  # commands
     unpacked: bool
+    key_fits: bool
     digests: dict[str, str]
+    certificate: str
+    recorded: str  # the configuration that the last completed install left
+    installed: Installed | None
     # A command outlives a connection that breaks: what it still writes must not be what the next install writes.
     token: str
 
@@ -132,20 +141,18 @@ def install(
         found = _find(connection, wanted)
         files = buildkit_config.render(wanted, vcpus=found.vcpus, authority_certificate=authority.certificate)
         changed = {path for path, content in files.items() if found.digests.get(path) != _sha256(content)}
-        certificate = _current_certificate(connection, wanted, authority, now)
-        record, installed = _load(connection)
-        whole = record is not None and installed is not None and record.configuration == installed.configuration
-    if whole and installed is not None and not changed and found.unpacked and certificate:
-        return installed
+        certified = found.key_fits and _serves(found.certificate, wanted, authority, now)
+        whole = found.installed is not None and found.recorded == found.installed.configuration
+    if whole and found.installed and not changed and found.unpacked and certified:
+        return found.installed
     _fetch(connection, wanted, found, report)
     with _phase(report, "network guard loaded"):
-        _write(connection, {path: files[path] for path in sorted(changed)})
-        _load_guard(connection)
-    if not certificate:
+        _guard(connection, {path: files[path] for path in sorted(changed)})
+    if not certified:
         with _phase(report, "certificate signed"):
             _renew_certificate(connection, wanted, authority, now, key=f"{_TLS}/key.{found.token}")
     with _phase(report, "BuildKit started"):
-        _start(connection, wanted, certain=whole and not changed - GUARD_FILES and found.unpacked and bool(certificate))
+        _start(connection, wanted, certain=whole and not changed - GUARD_FILES and found.unpacked and certified)
     with _phase(report, "BuildKit checked"):
         snapshotter = _check(connection, wanted, authority, now)
     return _record(
@@ -161,37 +168,41 @@ def install(
 
 def observe(connection: Connection) -> Installed | None:
     """Look at what a node has, and change nothing; None: there is no completed install."""
-    return _load(connection)[1]
+    raw, certificate, state = connection.run(_STATE).split("\n--\n", 2)
+    record = _read_record(raw)
+    return _installed(record, certificate, state) if record else None
 
 
 def _find(connection: Connection, wanted: BuildKit) -> _Found:
-    """Load what the plan depends on; a machine of another architecture is refused."""
+    """Load what the plan depends on, in one look; a machine of another architecture is refused."""
     folder = shlex.quote(wanted.folder)
     paths = buildkit_config.render(wanted, vcpus=1, authority_certificate="")  # which they are depends on neither
-    answer = connection.run(
+    answer, raw, certificate, state = connection.run(
         f"PATH=$PATH:/usr/sbin; uname -m; nproc; for c in {' '.join(_PACKAGES)}; do command -v $c > /dev/null || printf '%s ' $c; done; "
-        f'echo; cd {folder} 2> /dev/null && [ "$({_LISTING})" = "$(cat files)" ] && printf unpacked; echo; '
-        f"sha256sum {' '.join(paths)} 2> /dev/null || true"
-    ).splitlines()
-    machine, vcpus, missing, unpacked, *digests = answer
+        f'echo; (cd {folder} 2> /dev/null && [ "$({_LISTING})" = "$(cat files)" ] && printf unpacked); echo; '
+        f"(cd {_TLS} 2> /dev/null && [ -s cert.pem ] && "
+        '[ "$(openssl x509 -in cert.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -pubout)" ] && printf fits); echo; '
+        f"sha256sum {' '.join(paths)} 2> /dev/null; echo; echo --\n{_STATE}"
+    ).split("\n--\n", 3)
+    machine, vcpus, missing, unpacked, fits, *digests = answer.splitlines()
     if parse_platform(machine) != wanted.platform:
         raise NodeNotReady(f"node {connection.node}: the machine is {machine}, which does not run {wanted.platform}")
+    record = _read_record(raw)
     return _Found(
         vcpus=int(vcpus),
         missing=tuple(missing.split()),
         unpacked=unpacked == "unpacked",
+        key_fits=fits == "fits",
         digests={path: digest for digest, _, path in (line.partition("  ") for line in digests)},
+        certificate=certificate,
+        recorded=record.configuration if record else "",
+        installed=_installed(record, certificate, state) if record else None,
         token=secrets.token_hex(4),
     )
 
 
-def _load(connection: Connection) -> tuple[_Record | None, Installed | None]:
-    """Read the record of the last completed install, and what there is of it now."""
-    raw, certificate, state = connection.run(_STATE).split("\n--\n", 2)
-    if not raw.strip():
-        return None, None
-    record = _Record(**json.loads(raw))
-    return record, _installed(record, certificate, state)
+def _read_record(raw: str) -> _Record | None:
+    return _Record(**json.loads(raw)) if raw.strip() else None
 
 
 def _installed(record: _Record, certificate: str, state: str) -> Installed:
@@ -264,7 +275,8 @@ def _unpack(connection: Connection, wanted: BuildKit, tarball: str) -> None:
     """Give the version a folder of its own; it has its name only when it is whole."""
     folder, fresh = shlex.quote(wanted.folder), tarball.removesuffix(".tar.gz")
     connection.run(
-        f"trap 'rm -rf {fresh} {tarball}' EXIT; mkdir {fresh} && tar -xzf {tarball} -C {fresh} --no-same-owner && cd {fresh} && "
+        f"trap 'rm -rf {fresh} {tarball}' EXIT; mkdir {fresh} && "
+        f"({_GUNZIP}) < {tarball} | tar -xf - -C {fresh} --no-same-owner && cd {fresh} && "
         # the name under which the CNI library looks for it
         f"ln -s buildkit-cni-loopback bin/loopback && {_LISTING} > files && "
         f"rm -rf {folder} && mv -T {fresh} {folder}",
@@ -272,40 +284,30 @@ def _unpack(connection: Connection, wanted: BuildKit, tarball: str) -> None:
     )
 
 
-def _write(connection: Connection, files: dict[str, str]) -> None:
-    """Write several small files in one go."""
-    if not files:
-        return
+def _guard(connection: Connection, files: dict[str, str]) -> None:
+    """Write the files in one go and load the rules among them, though the unit may be active with older ones or without any."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for path, content in files.items():
             member = tarfile.TarInfo(path.removeprefix("/"))
             member.size, member.mode = len(content.encode()), 0o644
             tar.addfile(member, io.BytesIO(content.encode()))
-    connection.run("tar -xf - -C / --no-same-owner && systemctl daemon-reload", stdin=archive.getvalue())
-
-
-def _load_guard(connection: Connection) -> None:
-    """Load the rules of this install, though the unit may be active with older ones or without any."""
     connection.run(
-        f"systemctl enable --quiet --no-reload {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}"
+        # A reload runs every generator of the machine; a unit that systemd has not met yet needs none.
+        "tar -xf - -C / --no-same-owner && "
+        f"{{ ! systemctl show -P NeedDaemonReload {GUARD_UNIT} {BUILDKIT_UNIT} | grep -q yes || systemctl daemon-reload; }} && "
+        f"systemctl enable --quiet --no-reload {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}",
+        stdin=archive.getvalue(),
     )
 
 
-def _current_certificate(connection: Connection, wanted: BuildKit, authority: Authority, now: datetime) -> str:
-    """Return the node's certificate if it serves for longer and belongs to the node's key; else nothing."""
-    certificate = connection.run(
-        f"cd {_TLS} 2> /dev/null || exit 0; "
-        '[ -s cert.pem ] && [ "$(openssl x509 -in cert.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -pubout)" ] '
-        "&& cat cert.pem || true"
-    )
-    serves = (
-        certificate
-        and certificates.issued_by(certificate, authority.certificate)
+def _serves(certificate: str, wanted: BuildKit, authority: Authority, now: datetime) -> bool:
+    """Tell whether the node's certificate is the right one, and serves for longer."""
+    return (
+        certificates.issued_by(certificate, authority.certificate)
         and certificates.matches(certificate, name=wanted.node, addresses=wanted.addresses)
         and certificates.expires(certificate) - now > RENEW_BEFORE
     )
-    return certificate if serves else ""
 
 
 def _renew_certificate(

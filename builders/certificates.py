@@ -6,6 +6,7 @@ Everything is PEM or OpenSSH text in and out. P-256 throughout: every TLS librar
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -80,6 +81,11 @@ def issue_client(authority: Authority, name: str, *, now: datetime, days: float)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _sign(key.public_key(), authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
     return Leaf(certificate=_pem(certificate), key=_key_pem(key))
+
+
+def days_left(certificate_ends: datetime, now: datetime) -> int:
+    """Count the days until then, one that has begun included; 0 or less: it has ended."""
+    return math.ceil((certificate_ends - now) / timedelta(days=1))
 
 
 def expires(certificate: str) -> datetime:

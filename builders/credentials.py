@@ -37,8 +37,8 @@ class Held:
     leaf: Leaf
 
     def days_left(self, now: datetime) -> int:
-        """Count the whole days until the certificate ends; negative when it has."""
-        return (certificates.expires(self.leaf.certificate) - now).days
+        """Count the days until the certificate ends; 0 or less when it has."""
+        return certificates.days_left(certificates.expires(self.leaf.certificate), now)
 
 
 def folder(builder: str) -> Path:

@@ -174,7 +174,7 @@ def _days(days: int | None) -> str:
 
 
 def _left(days: int) -> str:
-    return f"{days} days left" if days >= 0 else "ended"
+    return f"{days} days left" if days > 0 else "ended"
 
 
 def _coloured(text: str, colour: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builders import buildx, certificates, credentials
 from builders.buildx import Node
+from builders.errors import InvalidSetting
 from builders.platforms import parse_platform
 
 if TYPE_CHECKING:
@@ -34,12 +35,23 @@ def register(builder: str, endpoints: Sequence[Endpoint], authority: str, leaf: 
 
 def register_operator(builder: str, endpoints: Sequence[Endpoint], authority: Authority, *, now: datetime) -> None:
     """Register for whoever holds the authority's key, with a client certificate issued here unless a good one is at hand."""
+    check_free(builder, authority.certificate)
     held = credentials.read(builder)
     if held is None or not _serves(held.leaf, authority.certificate, now):
         leaf = certificates.issue_client(authority, "operator", now=now, days=OPERATOR_DAYS)
     else:
         leaf = held.leaf
     register(builder, endpoints, authority.certificate, leaf)
+
+
+def check_free(builder: str, authority: str) -> None:
+    """Raise InvalidSetting where credentials of another stack would be overwritten."""
+    held = credentials.read(builder)
+    if held and held.authority.strip() != authority.strip():
+        raise InvalidSetting(
+            f"builder {builder}: this machine is connected to another stack's builder of this name",
+            hint=f"if it is no longer wanted: slipway disconnect {builder}; else choose another slipway:builderName",
+        )
 
 
 def is_current(builder: str, endpoints: Sequence[Endpoint], authority: str, *, now: datetime) -> bool:

@@ -107,7 +107,7 @@ def _registered(builder: str) -> list[_Asked]:
 
 def _folder(builder: str, state: State, now: datetime, passing: ExitStack) -> Path:
     held = credentials.read(builder)
-    if held and held.days_left(now) >= 0:
+    if held and held.days_left(now) > 0:
         return held.folder
     authority = Authority(certificate=state.output("authority"), key=state.output("authorityKey"))
     leaf = certificates.issue_client(authority, "status", now=now, days=1)
@@ -127,7 +127,7 @@ def _ask(asked: list[_Asked], now: datetime) -> tuple[NodeStatus, ...]:
 def _node(asked: _Asked, now: datetime) -> NodeStatus:
     days, error = None, None
     try:
-        days = (greeting.greet(asked.endpoint.endpoint, asked.folder, deadline_s=DEADLINE_S) - now).days
+        days = certificates.days_left(greeting.greet(asked.endpoint.endpoint, asked.folder, deadline_s=DEADLINE_S), now)
     except NodeUnreachable as failure:
         error = str(failure)
     return NodeStatus(

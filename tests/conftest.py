@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import NodeManager
+
+ON_THE_HOSTS_CLOUD = ("tests/e2e/", "tests/integration/test_localcloud_cli.py", "tests/integration/test_machines.py")
+NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
+
+
+class _OneCloud(LoadScopeScheduling):
+    """Leave to one process what has machines of its own: a host bears one local cloud with machines at a time."""
+
+    def _split_scope(self, nodeid):
+        return "cloud" if nodeid.startswith(ON_THE_HOSTS_CLOUD) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Let several processes share the tests (`--numprocesses=2`); the cloud's, the largest share, begin first."""
+    return _OneCloud(config, log)
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ _CLOUD_CONFIG = {
     "disable_root": False,
     "locale": "C.UTF-8",
     "growpart": {"mode": "off"},
+    "grub_dpkg": {"enabled": False},  # no boot loader
     "resize_rootfs": False,
     "apt_preserve_sources_list": True,
 }

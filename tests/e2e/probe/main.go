@@ -1,4 +1,4 @@
-// What a RUN step can reach: `probe NAME=TARGET…` tries every target at once and prints a line `PROBE NAME ANSWER` each.
+// What a RUN step can reach: `probe PATIENCE NAME=TARGET…` tries every target at once and prints a line `PROBE NAME ANSWER` each.
 // A target is host:port (open or closed) or a URL (its body or closed). In it {4} and {6} are
 // the step's own addresses, and %LINK is the zone of its link.
 // Meanwhile port 8000 is listened on, for whoever tries to come in.
@@ -15,9 +15,10 @@ import (
 	"time"
 )
 
-const patience = 2500 * time.Millisecond
+var patience time.Duration
 
 func main() {
+	patience, _ = time.ParseDuration(os.Args[1])
 	own := addresses()
 	for _, network := range []string{"tcp4", "tcp6"} {
 		if listener, err := net.Listen(network, ":8000"); err == nil {
@@ -27,7 +28,7 @@ func main() {
 	// Who comes in from outside makes the way out known to this side: the way out is tried before.
 	for _, inbound := range []bool{false, true} {
 		var all sync.WaitGroup
-		for _, argument := range os.Args[1:] {
+		for _, argument := range os.Args[2:] {
 			name, target, _ := strings.Cut(argument, "=")
 			if strings.Contains(target, "{") != inbound {
 				continue
@@ -51,7 +52,7 @@ func try(target string) string {
 		connection.Close()
 		return "open"
 	}
-	answer, err := (&http.Client{Timeout: 2 * patience}).Get(target)
+	answer, err := (&http.Client{Timeout: 4 * patience}).Get(target)
 	if err != nil {
 		return "closed"
 	}

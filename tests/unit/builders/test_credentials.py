@@ -84,13 +84,13 @@ def test_removal_leaves_other_builders_alone(config_home):
     assert [path.name for path in (config_home / "slipway").iterdir()] == ["prod"]
 
 
-def test_days_left_are_whole_days():
-    """A certificate in its last hours has 0 days left, a dead one less."""
+def test_a_day_that_has_begun_is_a_day_left():
+    """A certificate has its full number of days at first, 1 in its last hours, and none once it has ended."""
     credentials.write("dev", AUTHORITY.certificate, _leaf(days=2))
     held = credentials.read("dev")
 
     assert held.days_left(NOW) == 2
-    assert held.days_left(datetime(2026, 11, 24, 1, tzinfo=UTC)) == 0
+    assert held.days_left(datetime(2026, 11, 24, 1, tzinfo=UTC)) == 1
     assert held.days_left(datetime(2026, 11, 26, tzinfo=UTC)) == -1
 
 
