@@ -277,10 +277,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = _common()
     parser = _Parser(
         prog="slipway",
-        parents=[common],
+        parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
@@ -293,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         added: _Parser = verbs.add_parser(
             name,
-            parents=[] if passes else [common],
+            parents=[] if passes else [_common()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
