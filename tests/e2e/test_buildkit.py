@@ -242,9 +242,8 @@ def test_the_health_check_says_why_a_node_is_not_ready(node, capfd):
 def test_a_restart_lets_a_running_build_finish(node, connection, make_probe):
     """A renewal does not break the build of a colleague."""
     connection.put("/root/probe/probe", make_probe(node.architecture), mode=0o755)
-    connection.put(
-        "/root/slow/Dockerfile", b'FROM scratch\nRUN --mount=target=/p ["/p/probe", "slow=198.51.100.9:1"]\n' * 2
-    )
+    slow = b'RUN --mount=target=/p ["/p/probe", "2500ms", "slow=198.51.100.9:1"]\n'
+    connection.put("/root/slow/Dockerfile", b"FROM scratch\n" + 2 * slow)
     results = []
 
     def build():
