@@ -53,6 +53,7 @@ _GUNZIP = (
     "command -v python3 > /dev/null || exec gzip -dc; exec python3 -c "
     "'import gzip, shutil, sys; shutil.copyfileobj(gzip.open(sys.stdin.buffer), sys.stdout.buffer, 1 << 20)'"
 )
+_ORPHAN_TIMEOUT_S = 300  # for what an earlier run, whose connection broke, still does there
 _RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
 
 # All that makes a node what it is; two states are alike if and only if this text is. Reading it writes nothing.
@@ -102,7 +103,7 @@ class _Found:
     certificate: str
     recorded: str  # the configuration that the last completed install left
     installed: Installed | None
-    # A command outlives a connection that breaks: what it still writes must not be what the next install writes.
+    # What is cut off in the middle must not be what the next install writes to.
     token: str
 
     @property
@@ -182,7 +183,9 @@ def _find(connection: Connection, wanted: BuildKit) -> _Found:
         f'echo; (cd {folder} 2> /dev/null && [ "$({_LISTING})" = "$(cat files)" ] && printf unpacked); echo; '
         f"(cd {_TLS} 2> /dev/null && [ -s cert.pem ] && "
         '[ "$(openssl x509 -in cert.pem -noout -pubkey)" = "$(openssl pkey -in key.pem -pubout)" ] && printf fits); echo; '
-        f"sha256sum {' '.join(paths)} 2> /dev/null; echo; echo --\n{_STATE}"
+        f"sha256sum {' '.join(paths)} 2> /dev/null; echo; echo --\n{_STATE}",
+        timeout_s=_ORPHAN_TIMEOUT_S,
+        alone=True,
     ).split("\n--\n", 3)
     machine, vcpus, missing, unpacked, fits, *digests = answer.splitlines()
     if parse_platform(machine) != wanted.platform:
@@ -248,6 +251,7 @@ def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Call
                 "export DEBIAN_FRONTEND=noninteractive; apt-get -qq -o DPkg::Lock::Timeout=300 update && "
                 f"apt-get -qq -y -o DPkg::Lock::Timeout=300 install {' '.join(packages)} > /dev/null",
                 timeout_s=600,
+                alone=True,
             )
     if not early:
         transfer()
@@ -260,6 +264,7 @@ def _download(connection: Connection, wanted: BuildKit, target: str) -> None:
             f"mkdir -p {LIBRARY} && curl -fsSL --retry 5 --connect-timeout 20 -o {target} {url} || exit; "
             f'[ "$(sha256sum < {target} | cut -c1-64)" = {digest} ] || {{ rm -f {target}; exit 66; }}',
             timeout_s=900,
+            alone=True,
         )
     except RemoteCommandFailed as error:
         if error.exit_status == 66:
@@ -281,6 +286,7 @@ def _unpack(connection: Connection, wanted: BuildKit, tarball: str) -> None:
         f"ln -s buildkit-cni-loopback bin/loopback && {_LISTING} > files && "
         f"rm -rf {folder} && mv -T {fresh} {folder}",
         timeout_s=300,
+        alone=True,
     )
 
 
@@ -293,11 +299,14 @@ def _guard(connection: Connection, files: dict[str, str]) -> None:
             member.size, member.mode = len(content.encode()), 0o644
             tar.addfile(member, io.BytesIO(content.encode()))
     connection.run(
-        # A reload runs every generator of the machine; a unit that systemd has not met yet needs none.
-        "tar -xf - -C / --no-same-owner && "
-        f"{{ ! systemctl show -P NeedDaemonReload {GUARD_UNIT} {BUILDKIT_UNIT} | grep -q yes || systemctl daemon-reload; }} && "
+        # A reload runs every generator of the machine; a unit that systemd has not met yet needs none. systemd tells a changed
+        # unit by its time alone, so the files have that of their writing; one that failed and was gone for a while it cannot load.
+        "tar -xmf - -C / --no-same-owner && "
+        f"{{ ! systemctl show -P LoadState -P NeedDaemonReload {GUARD_UNIT} {BUILDKIT_UNIT} | grep -qvxE 'loaded|no|' || "
+        "systemctl daemon-reload; } && "
         f"systemctl enable --quiet --no-reload {GUARD_UNIT} && systemctl start {GUARD_UNIT} && systemctl reload {GUARD_UNIT}",
         stdin=archive.getvalue(),
+        alone=True,
     )
 
 
@@ -317,13 +326,16 @@ def _renew_certificate(
     request = connection.run(
         f"set -e; umask 077; mkdir -p {_TLS}; "
         f"openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {key} "
-        f"-subj {shlex.quote(f'/CN={wanted.node}')}"
+        f"-subj {shlex.quote(f'/CN={wanted.node}')}",
+        alone=True,
     )
     signed = certificates.sign_server(
         request, authority, name=wanted.node, addresses=wanted.addresses, now=now, days=wanted.certificate_days
     )
     connection.run(
-        f"set -e; cat > {key}.cert; mv {key} {_TLS}/key.pem; mv {key}.cert {_TLS}/cert.pem", stdin=signed.encode()
+        f"set -e; cat > {key}.cert; mv {key} {_TLS}/key.pem; mv {key}.cert {_TLS}/cert.pem",
+        stdin=signed.encode(),
+        alone=True,
     )
 
 
@@ -332,10 +344,11 @@ def _start(connection: Connection, wanted: BuildKit, *, certain: bool) -> None:
     folder = shlex.quote(wanted.folder)
     connection.run(
         f'[ "$(readlink {CURRENT})" = {folder} ] || {{ ln -sfn {folder} {CURRENT}.new && mv -T {CURRENT}.new {CURRENT}; }}; '
-        f"ln -sf {CURRENT}/bin/buildctl /usr/local/bin/buildctl; systemctl enable --quiet --no-reload {BUILDKIT_UNIT}"
+        f"ln -sf {CURRENT}/bin/buildctl /usr/local/bin/buildctl; systemctl enable --quiet --no-reload {BUILDKIT_UNIT}",
+        alone=True,
     )
     if certain:
-        connection.run(f"systemctl start {BUILDKIT_UNIT}", timeout_s=150)
+        connection.run(f"systemctl start {BUILDKIT_UNIT}", timeout_s=150, alone=True)
     else:
         readiness.restart(connection, timeout_s=_RESTART_TIMEOUT_S)
 
@@ -355,7 +368,7 @@ def _record(connection: Connection, record: _Record) -> Installed:
         f'find {LIBRARY} -maxdepth 1 -name "buildkit-*" ! -path "$(readlink {CURRENT})" -exec rm -rf {{}} +; '
         f"find {_TLS} -name 'key.*' ! -name key.pem -delete\n"
     )
-    _, certificate, state = connection.run(tidy + _STATE).split("\n--\n", 2)
+    _, certificate, state = connection.run(tidy + _STATE, alone=True).split("\n--\n", 2)
     installed = _installed(record, certificate, state)
     complete = {**asdict(record), "configuration": installed.configuration}
     connection.put(_RECORD, json.dumps(complete).encode())

@@ -44,14 +44,14 @@ old=$(find /etc/ssh -maxdepth 1 -name 'ssh_host_*')
 
 def make_final(connection: Connection) -> str:
     """Make the final host key if it is missing and return its public line; sshd goes on as before."""
-    kind, base64 = connection.run(_MAKE).split()[:2]
+    kind, base64 = connection.run(_MAKE, alone=True).split()[:2]
     return f"{kind} {base64}"
 
 
 def retire_bootstrap(connection: Connection) -> None:
     """Let sshd serve the final key only, and remove every other host key from the disk; this connection lives on."""
     try:
-        connection.run(_RETIRE)
+        connection.run(_RETIRE, alone=True)
     except RemoteCommandFailed as error:
         raise RemoteCommandFailed(
             f"node {connection.node}: the bootstrap host key could not be retired ({error.stderr.strip()})",

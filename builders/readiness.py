@@ -62,19 +62,15 @@ def _cloud_init_error(error: RemoteCommandFailed) -> str:
 
 def restart(connection: Connection, *, timeout_s: float) -> None:
     """Restart buildkitd, which lets running builds finish first, and wait until it says that it is ready."""
-    # One start in dozens hangs where the machine's processor is emulated; systemd gives it up, and the second answers.
     # Whatever failed or was started too often before must not keep this start from being tried.
-    command = (
-        f"systemctl reset-failed {BUILDKIT_UNIT} 2> /dev/null; "
-        f"systemctl restart {BUILDKIT_UNIT} || systemctl start {BUILDKIT_UNIT}"
-    )
+    command = f"systemctl reset-failed {BUILDKIT_UNIT} 2> /dev/null; systemctl restart {BUILDKIT_UNIT}"
     try:
-        connection.run(command, timeout_s=timeout_s)
+        connection.run(command, timeout_s=timeout_s, alone=True)
     except RemoteCommandFailed as error:
         journal = connection.run(f"journalctl -u {BUILDKIT_UNIT} -n 200 -o cat --no-pager").splitlines()
-        reason = next(
-            (line for line in reversed(journal) if line.startswith("buildkitd: ")), journal[-1] if journal else ""
-        )
+        refused = [line for line in error.stderr.splitlines() if line.startswith("Failed to ")]  # by systemd itself
+        told = [line for line in reversed(journal) if line.startswith("buildkitd: ")]
+        reason = next(iter([*refused, *told, *reversed(journal)]), "")
         raise NodeNotReady(
             f"node {connection.node}: BuildKit does not start: {reason or 'its journal is empty'}",
             hint=f"read `journalctl -u {BUILDKIT_UNIT}` on the node",

@@ -43,6 +43,7 @@ _LOGIN_GRACE_S = 30.0  # cloud-init may write authorized_keys after sshd has sta
 _LONGEST_PAUSE_S = 2.0
 _CHUNK_BYTES = 1 << 20
 _WRONG_DIGEST = 66
+_BUSY = 75
 _DISK_FULL = "No space left on device"
 _KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
@@ -69,9 +70,12 @@ class Connection:
         """Hang up; a second time does nothing."""
         self._transport.close()
 
-    def run(self, command: str, *, stdin: bytes | None = None, timeout_s: float = 60) -> str:
-        """Run one shell command and return its stdout; a bad end is RemoteCommandFailed, the deadline NodeNotReady."""
-        return self._run(command, (stdin,) if stdin else (), timeout_s)
+    def run(self, command: str, *, stdin: bytes | None = None, timeout_s: float = 60, alone: bool = False) -> str:
+        """Run one shell command and return its stdout; a bad end is RemoteCommandFailed, the deadline NodeNotReady.
+
+        A command outlives a connection that breaks. Those that run `alone` take turns on the node, whoever sent them.
+        """
+        return self._run(command, (stdin,) if stdin else (), timeout_s, alone=alone)
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Write a small file, its folder included; readers see the old content or the new, never a part."""
@@ -106,12 +110,14 @@ class Connection:
                 hint="correct the digest in the settings, or fetch the file again",
             ) from error
 
-    def _run(self, command: str, stdin: Iterable[bytes], timeout_s: float) -> str:
+    def _run(self, command: str, stdin: Iterable[bytes], timeout_s: float, *, alone: bool = False) -> str:
         deadline = time.monotonic() + timeout_s
+        # The home folder is there to be locked on every machine, and locking it writes nothing.
+        turn = f"exec 9< ~ && flock -w {timeout_s:.0f} 9 || exit {_BUSY}; " if alone else ""
         try:
             with self._transport.open_session(timeout=timeout_s) as channel:
                 channel.settimeout(timeout_s)
-                channel.exec_command(f"export LC_ALL=C; {command}")
+                channel.exec_command(f"export LC_ALL=C; {turn}{command}")
                 with suppress(OSError):  # a command that ends early closes its stdin; its exit status says why
                     for chunk in stdin:
                         channel.sendall(chunk)
@@ -128,6 +134,11 @@ class Connection:
             raise NodeUnreachable(
                 f"node {self.node}: the connection broke during `{_shown(command)}`",
                 hint="see whether the server is running, then try again",
+            )
+        if alone and status == _BUSY:
+            raise NodeNotReady(
+                f"node {self.node}: what an earlier run began there has not ended in {timeout_s:.0f} s",
+                hint="wait for it, then run the same command again",
             )
         if status and _DISK_FULL in stderr:
             raise TransferRefused(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {"cc": "gcc", "curl": "curl", "openssl": "openssl", "ssh-keygen": "openssh-client", "ip": "iproute2"}
 MACHINES = (
     "arch-test", "binfmt-support", "docker-registry", "libc6-dev", "libseccomp-dev", "mmdebstrap", "nftables",
-    "qemu-user-static", "skopeo", "systemd-container",
+    "openssh-server", "qemu-user-static", "skopeo", "systemd-container",
 )  # fmt: skip
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")

@@ -124,6 +124,18 @@ def test_what_is_altered_by_hand_is_seen_and_mended(connection, node, installed,
     assert _install(connection, node) == installed
 
 
+@pytest.mark.parametrize("node", ["amd64"], indirect=True)
+def test_a_unit_that_an_earlier_release_wrote_is_loaded_anew(connection, node, installed):
+    """systemd tells a changed unit by its time alone, and runs what was written last."""
+    unit = "/etc/systemd/system/buildkit.service"
+    connection.run(
+        f"sed -i s/TimeoutStartSec=60/TimeoutStartSec=61/ {unit}; touch -d @0 {unit}; systemctl daemon-reload"
+    )
+
+    assert _install(connection, node) == installed
+    assert connection.run("systemctl show -P TimeoutStartUSec buildkit.service").strip() == "1min"
+
+
 def test_a_lost_certificate_is_replaced(connection, node, installed):
     """The key never left the machine, so both are made anew."""
     connection.run("rm /etc/buildkit/tls/cert.pem")

@@ -138,6 +138,21 @@ def test_a_command_has_one_deadline_for_all_it_does(connection):
     assert time.monotonic() - started < 3
 
 
+def test_commands_that_run_alone_wait_for_those_of_a_broken_connection(server, connection, tmp_path):
+    """What a run that was cut off had begun is done before the next one looks."""
+    log = tmp_path / "log"
+    with server.connect() as short_lived:
+        cut = threading.Timer(0.5, short_lived.close)
+        cut.start()
+        with pytest.raises(NodeUnreachable):
+            short_lived.run(f"sleep 1.5; echo first >> {log}", alone=True)
+
+    assert connection.run(f"cat {log} || true") == ""
+    with pytest.raises(NodeNotReady, match=r"^node amd64-1: what an earlier run began there has not ended in 0 s$"):
+        connection.run("true", timeout_s=0.4, alone=True)
+    assert connection.run(f"echo second >> {log}; cat {log}", alone=True) == "first\nsecond\n"
+
+
 def test_put_replaces_whole_files_and_makes_folders(connection, tmp_path):
     """Mode and content are as asked, and nothing is left beside the file."""
     target = tmp_path / "a folder" / "it's.conf"
