@@ -7,6 +7,7 @@ the code of today.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -38,9 +39,24 @@ def plainly(method: _F) -> _F:
         try:
             return method(*args, **kwargs)
         except BuilderError as error:
-            raise Failed(f"{error}; {error.hint}" if error.hint else str(error)) from None
+            reason = f"{error}; {error.hint}" if error.hint else str(error)
+            _tell(reason)
+            raise Failed(reason) from None
 
     return cast("_F", told)
+
+
+def _tell(reason: str) -> None:
+    """Give gRPC the text as it is, if a call of the engine led here: of the exception alone it would tell its own words too.
+
+    The SDK does not hand the call's context on to a provider, so it is looked for among our callers.
+    """
+    frame = inspect.currentframe()
+    while frame := frame and frame.f_back:
+        set_details = getattr(frame.f_locals.get("context"), "set_details", None)
+        if set_details:
+            set_details(reason)
+            return
 
 
 class Shell(ResourceProvider):

@@ -39,6 +39,10 @@ refused = {each.server_type for each in refusals.load(datetime.now(UTC))}
 server_type = next(each for each in ("cx23", "cx33") if each not in refused)
 if os.environ.get("WRONG"):
     raise pulumi.RunError("slipway:image: not set\\n  set it")
+if os.environ.get("UNUSABLE_KEY"):
+    from infra.resources.hostkey import BootstrapKeyRetirement
+    BootstrapKeyRetirement("amd64-1", node="amd64-1", server_id="1", address="127.0.0.1", bootstrap_key="ssh-ed25519 AAAA",
+        host_key="ssh-ed25519 BBBB", private_key="none", opts=None)
 time.sleep(float(os.environ.get("SLEEP", "0")))
 ip = hcloud.PrimaryIp("amd64-1-ipv4", name="slipway-dev-amd64-1-ipv4", type="ipv4", location="fsn1",
     assignee_type="server", auto_delete=False, labels=labels, opts=pulumi.ResourceOptions(protect=True))
@@ -322,6 +326,19 @@ def test_what_the_program_says_ends_the_output_in_one_line(project):
 
     assert out == ""
     assert err.splitlines()[-1] == "error: slipway:image: not set; set it"
+
+
+def test_a_dynamic_resource_fails_with_its_reason_alone(project):
+    """Plain `pulumi up` shows it too: none of gRPC's words before it, no traceback."""
+    done = subprocess.run(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"], cwd=project.folder, text=True, check=False,
+        env={**project.environment, "UNUSABLE_KEY": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+    told = "error: the SSH key to log in with is not an unencrypted OpenSSH private key"
+    assert told in [line.strip() for line in done.stdout.splitlines()], done.stdout
+    assert "calling application" not in done.stdout
+    assert "Traceback" not in done.stdout
 
 
 def test_the_engines_events_never_touch_the_disk(project):
