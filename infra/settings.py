@@ -14,13 +14,15 @@ from builders.errors import InvalidSetting
 from builders.platforms import Platform, parse_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 NAMESPACE = "slipway"
 MAX_COUNT = 20  # of one builder; a Hetzner project starts with a limit of ten servers or fewer
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # part of a folder's name on the builder
 _REGISTRY_HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9a-fA-F:]+\](:\d+)?")
+_MIRROR = re.compile(rf"({_REGISTRY_HOST.pattern})(/[A-Za-z0-9._/-]+)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,18 +250,10 @@ def _builders(value: str | None) -> tuple[BuilderSetting, ...]:
     entries = _json(value, list, '[{"name": "arm64", "platform": "linux/arm64", …}]')
     if not entries:
         raise _Problem("the list is empty, name at least one builder")
-    builders, problems = [], []
-    for position, entry in enumerate(entries, start=1):
-        try:
-            builders.append(_builder(entry, position))
-        except (_Problem, InvalidSetting) as problem:
-            problems += str(problem).splitlines()
-    if problems:
-        raise _Problem("\n".join(problems))
-    return tuple(builders)
+    return _each(enumerate(entries, start=1), lambda item: _builder(*item))
 
 
-def _builder(entry: Any, position: int) -> BuilderSetting:
+def _builder(position: int, entry: Any) -> BuilderSetting:
     what = f"entry {position}"
     fields = _fields(entry, ("name", "platform", "types", "locations"), ("count",), what)
     name = _name(fields["name"])
@@ -278,29 +272,67 @@ def _builder(entry: Any, position: int) -> BuilderSetting:
 
 def _buildkit(value: str | None) -> dict[str, Any]:
     fields = _fields(_json(value, dict, '{"version": "v0.32.2", …}'), ("version", "tarballs"), (), "buildkit")
+    if not isinstance(fields["version"], str) or not _VERSION.fullmatch(fields["version"]):
+        raise _Problem(f"version: {fields['version']!r} is no version, for example v0.32.2")
     if not isinstance(fields["tarballs"], dict):
         raise _Problem("tarballs: give {platform: {source, sha256}}")
-    tarballs = {}
-    for name, entry in fields["tarballs"].items():
-        tarball = _fields(entry, ("source",), ("sha256",), f"tarballs: {name}")
-        parsed = Tarball(source=str(tarball["source"]), sha256=str(tarball.get("sha256") or "").removeprefix("sha256:"))
-        if parsed.sha256 and not _SHA256.fullmatch(parsed.sha256):
-            raise _Problem(f"tarballs: {name}: sha256 is not 64 hexadecimal digits")
-        if parsed.is_url and not parsed.sha256:
-            raise _Problem(f"tarballs: {name}: a URL needs its sha256, so that nothing else is installed")
-        tarballs[parse_platform(name)] = parsed
-    return {"buildkit_version": str(fields["version"]), "tarballs": tarballs}
+    tarballs = dict(_each(fields["tarballs"].items(), lambda item: _tarball(*item)))
+    return {"buildkit_version": fields["version"], "tarballs": tarballs}
+
+
+def _tarball(name: str, entry: Any) -> tuple[Platform, Tarball]:
+    what = f"tarballs: {name}"
+    fields = _fields(entry, ("source",), ("sha256",), what)
+    source, sha256 = _typed(fields, "source", str, what), _typed(fields, "sha256", str, what) or ""
+    tarball = Tarball(source=source or "", sha256=sha256.removeprefix("sha256:"))
+    if not source:
+        raise _Problem(f"{what}: source is empty, give a URL or a file on this machine")
+    if tarball.sha256 and not _SHA256.fullmatch(tarball.sha256):
+        raise _Problem(f"{what}: sha256 is not 64 hexadecimal digits")
+    if tarball.is_url and not tarball.sha256:
+        raise _Problem(f"{what}: a URL needs its sha256, so that nothing else is installed")
+    return parse_platform(name), tarball
 
 
 def _registries(value: str | None) -> tuple[Registry, ...]:
-    registries = []
-    for position, entry in enumerate(_json(value, list, '[{"host": "registry.example.com", "ca": "…"}]'), start=1):
-        fields = _fields(entry, ("host",), ("ca", "mirrors", "http"), f"entry {position}")
-        host, ca = str(fields["host"]), fields.get("ca")
-        if not _REGISTRY_HOST.fullmatch(host):
-            raise _Problem(f"entry {position}: host {host!r} is not a host name with an optional port")
-        if ca is not None and "-----BEGIN CERTIFICATE-----" not in str(ca):
-            raise _Problem(f"entry {position}: ca of {host} is not a PEM certificate")
-        mirrors = _strings(fields["mirrors"], f"entry {position}: mirrors") if fields.get("mirrors") else ()
-        registries.append(Registry(host=host, ca=ca, mirrors=mirrors, http=bool(fields.get("http", False))))
-    return tuple(registries)
+    entries = enumerate(_json(value, list, '[{"host": "registry.example.com", "ca": "…"}]'), start=1)
+    registries = _each(entries, lambda item: _registry(*item))
+    hosts = [registry.host for registry in registries]
+    if twice := sorted({host for host in hosts if hosts.count(host) > 1}):
+        raise _Problem(f"host {', '.join(twice)} is given twice, say all of a registry in one entry")
+    return registries
+
+
+def _registry(position: int, entry: Any) -> Registry:
+    what = f"entry {position}"
+    fields = _fields(entry, ("host",), ("ca", "mirrors", "http"), what)
+    host, ca = _typed(fields, "host", str, what), _typed(fields, "ca", str, what)
+    if not host or not _REGISTRY_HOST.fullmatch(host):
+        raise _Problem(f"{what}: host {host!r} is not a host name with an optional port")
+    if ca is not None and "-----BEGIN CERTIFICATE-----" not in ca:
+        raise _Problem(f"{what}: ca of {host} is not a PEM certificate")
+    mirrors = _strings(fields["mirrors"], f"{what}: mirrors") if fields.get("mirrors") else ()
+    if odd := [mirror for mirror in mirrors if not _MIRROR.fullmatch(mirror)]:
+        raise _Problem(f"{what}: mirror {odd[0]!r} is not a host name with an optional port and path")
+    return Registry(host=host, ca=ca, mirrors=mirrors, http=bool(_typed(fields, "http", bool, what)))
+
+
+def _typed(fields: dict[str, Any], key: str, kind: type, what: str) -> Any:
+    """Return an optional field, None where it is absent; the text "false" is no false."""
+    value = fields.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise _Problem(f"{what}: {key} {value!r} is {'neither true nor false' if kind is bool else 'no text'}")
+    return value
+
+
+def _each(entries: Iterable[Any], parse_entry: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """Parse every entry, and raise the problems of all of them at once."""
+    parsed, problems = [], []
+    for entry in entries:
+        try:
+            parsed.append(parse_entry(entry))
+        except (_Problem, InvalidSetting) as problem:
+            problems += str(problem).splitlines()
+    if problems:
+        raise _Problem("\n".join(problems))
+    return tuple(parsed)

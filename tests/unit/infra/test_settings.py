@@ -111,11 +111,54 @@ def test_every_problem_is_told_at_once():
             {"registries": '[{"host": "r.example.com", "ca": "no"}]'},
             "slipway:registries: entry 1: ca of r.example.com is not a PEM certificate",
         ),
+        (
+            {"registries": '[{"host": "r.example.com", "http": "false"}]'},
+            "slipway:registries: entry 1: http 'false' is neither true nor false",
+        ),
+        ({"registries": '[{"host": 5}]'}, "slipway:registries: entry 1: host 5 is no text"),
+        (
+            {"registries": '[{"host": "r.example.com", "mirrors": ["https://m.example.com"]}]'},
+            "slipway:registries: entry 1: mirror 'https://m.example.com' is not a host name with an optional port and path",
+        ),
+        (
+            {"registries": '[{"host": "r.example.com"}, {"host": "r.example.com", "http": true}]'},
+            "slipway:registries: host r.example.com is given twice, say all of a registry in one entry",
+        ),
+        (
+            {"buildkit": '{"version": "../x", "tarballs": {}}'},
+            "slipway:buildkit: version: '../x' is no version, for example v0.32.2",
+        ),
+        (
+            {"buildkit": '{"version": 0.32, "tarballs": {}}'},
+            "slipway:buildkit: version: 0.32 is no version, for example v0.32.2",
+        ),
+        (
+            {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": null}}}'},
+            "slipway:buildkit: tarballs: linux/arm64: source is empty, give a URL or a file on this machine",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_what_to_do(changes, line):
     """The line names the setting, the value and what would do."""
     assert line in _problems(**changes)
+
+
+def test_every_problem_of_a_list_is_told_at_once():
+    """Registries, tarballs and builders alike."""
+    assert _problems(registries='[{"host": "a b"}, {"host": "r.example.com", "mirror": []}]') == [
+        "slipway:registries: entry 1: host 'a b' is not a host name with an optional port",
+        "slipway:registries: entry 2: unknown field 'mirror', did you mean 'mirrors'?",
+    ]
+
+
+def test_a_registry_has_an_authority_mirrors_or_no_tls():
+    """What is left out is as by default; a mirror may have a path."""
+    entry = {"host": "docker.io", "mirrors": ["mirror.example.com:5000/hub", "[2001:db8::1]:5000"], "http": True}
+
+    registry = _parse(registries=json.dumps([entry])).registries[0]
+
+    assert (registry.host, registry.ca, registry.http) == ("docker.io", None, True)
+    assert registry.mirrors == ("mirror.example.com:5000/hub", "[2001:db8::1]:5000")
 
 
 def test_a_builder_needs_a_tarball_for_its_platform():
