@@ -38,7 +38,4 @@ pulumi.export("builders", fleet.builders)
 pulumi.export("authority", fleet.authority.certificate)
 pulumi.export("authorityKey", pulumi.Output.secret(fleet.authority.key))
 pulumi.export("sshKey", pulumi.Output.secret(fleet.ssh_key.private_key))
-pulumi.export(
-    "commands",
-    [f"docker buildx build --builder {name} --platform linux/amd64,linux/arm64 --push ." for name in fleet.builders],
-)
+pulumi.export("commands", plan.commands(planned))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import groupby
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from builders.platforms import Platform
     from infra.settings import BuilderSetting, Settings
 
+MAX_SERVER_NAME = 63  # of the API: a host name's label
+_STACK = re.compile(r"[A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*")  # what may stand in a host name and in a label's value
 MAY_MOVE = timedelta(minutes=30)  # an address younger than this, of a server that was refused, was never handed out
 
 
@@ -46,7 +49,12 @@ class Plan:
 
 
 def labels(project: str, stack: str) -> dict[str, str]:
-    """Return what marks this stack's resources in the Hetzner project."""
+    """Return what marks this stack's resources in the Hetzner project; raise InvalidSetting for a name that cannot."""
+    if not _STACK.fullmatch(stack) or re.search(r"\.[.-]|-\.", stack):
+        raise InvalidSetting(
+            f"stack {stack!r}: servers bear its name, and theirs have letters, digits, dashes and dots between them only",
+            hint="pulumi stack rename NAME",
+        )
     return {"managed-by": project, f"{project}-stack": stack}
 
 
@@ -55,6 +63,7 @@ def make(
 ) -> Plan:
     """Place every node; raise InvalidSetting or OutOfStock with a line for each builder that has no place."""
     name = f"{project}-{stack}"
+    _check_lengths(settings, name)
     nodes: list[NodePlan] = []
     problems: list[BuilderError] = []
     for builder in settings.builders:
@@ -80,6 +89,27 @@ def make(
     return Plan(
         name=name, labels=labels(project, stack), nodes=tuple(nodes), registrations=plan_registrations(base, nodes)
     )
+
+
+def commands(plan: Plan) -> list[str]:
+    """Return what to type to build, for each buildx builder on the platforms that it has."""
+    platforms = {node.name: str(node.platform) for node in plan.nodes}
+    return [
+        f"docker buildx build --builder {builder} --platform {','.join(sorted(platforms[node] for node in nodes))} --push ."
+        for builder, nodes in plan.registrations.items()
+    ]
+
+
+def _check_lengths(settings: Settings, stack_name: str) -> None:
+    names = [f"{stack_name}-{builder.name}-{builder.count}" for builder in settings.builders]
+    if problems := [
+        f"slipway:builders: server {name!r} has a name of {len(name)} characters, {MAX_SERVER_NAME} are allowed"
+        for name in names
+        if len(name) > MAX_SERVER_NAME
+    ]:
+        raise InvalidSetting(
+            "\n".join(problems), hint="choose a shorter name of the builder, or of the stack: pulumi stack rename NAME"
+        )
 
 
 def _node(

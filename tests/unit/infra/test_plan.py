@@ -145,3 +145,42 @@ def test_the_builder_has_the_name_that_the_stack_sets():
     made = _plan(replace(_settings(1), builder_name="team"))
 
     assert json.dumps(dict(made.registrations)) == '{"team": ["arm64-1"]}'
+
+
+def test_what_to_type_names_the_platforms_that_the_builder_has():
+    """A stack of ARM64 builders alone is not asked for AMD64."""
+    assert plan.commands(_plan(_settings(2, 1))) == [
+        "docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 --push .",
+        "docker buildx build --builder slipway-dev-2 --platform linux/amd64,linux/arm64 --push .",
+    ]
+    assert plan.commands(_plan(_settings(1))) == [
+        "docker buildx build --builder slipway-dev --platform linux/arm64 --push ."
+    ]
+
+
+@pytest.mark.parametrize("stack", ["dev", "Dev.2", "7", "a-b.c", "a--b"])
+def test_a_stack_may_be_called_like_a_host(stack):
+    """Its servers and labels bear its name."""
+    assert plan.labels("slipway", stack)["slipway-stack"] == stack
+
+
+@pytest.mark.parametrize("stack", ["my_stack", "dev-", "-dev", ".dev", "a..b", "a.-b", "a-.b"])
+def test_a_stack_that_no_server_can_be_named_after_is_refused(stack):
+    """Before anything is asked or made: the API would refuse the server only after the addresses."""
+    with pytest.raises(InvalidSetting, match=f"stack '{stack}': servers bear its name") as caught:
+        plan.labels("slipway", stack)
+
+    assert caught.value.hint == "pulumi stack rename NAME"
+
+
+def test_a_server_name_that_is_too_long_is_refused():
+    """The limit is a host name's, and the last slot's name is the longest."""
+    settings = replace(_settings(1), builders=(replace(_settings(10).builders[0], name="a" * 32),))
+    cloud = Cloud(offers=OFFERS, existing=())
+
+    def make(stack):
+        return plan.make(settings, project="slipway", stack=stack, cloud=cloud, refusals=(), now=NOW)
+
+    assert len(make("s" * 19).nodes[-1].server_name) == 63
+    with pytest.raises(InvalidSetting, match="has a name of 64 characters, 63 are allowed"):
+        make("s" * 20)
