@@ -178,15 +178,21 @@ def _connect(options: argparse.Namespace) -> int:
 
     now = datetime.now(UTC)
     if options.bundle is None:
-        builders = access.connect_operator(_stack(options).load(secrets=True), now=now)
+        state = _stack(options).load(secrets=True)
+        access.connect_operator(state, now=now)
+        connected = state.builders()
     else:
         from builders.inventory import Bundle
 
         text = sys.stdin.read() if options.bundle == "-" else Path(options.bundle).read_text(errors="replace")
-        builders = access.connect_bundle(Bundle.from_text(text), now=now)
-    for builder in builders:
+        bundle = Bundle.from_text(text)
+        access.connect_bundle(bundle, now=now)
+        connected = bundle.builders
+    for builder, nodes in connected.builders:
         output.progress(f"builder {builder} is registered; try:")
-        output.result(f"docker buildx build --builder {builder} --platform linux/amd64,linux/arm64 .")
+        output.result(
+            f"docker buildx build --builder {builder} --platform {','.join(sorted(node.platform for node in nodes))} ."
+        )
     return 0
 
 

@@ -73,7 +73,7 @@ class Builders:
                 (
                     builder,
                     tuple(
-                        Endpoint(name=node["name"], endpoint=node["endpoint"], platform=node["platform"])
+                        Endpoint(**{field.name: _text(node[field.name]) for field in fields(Endpoint)})
                         for node in nodes
                     ),
                 )
@@ -125,13 +125,19 @@ class Bundle:
             if version != BUNDLE_VERSION:
                 raise InvalidSetting(f"bundle: version {version} is not known, update slipway")
             return cls(
-                name=value["name"],
+                name=_text(value["name"]),
                 builders=Builders.from_json(value["builders"]),
-                authority=value["authority"],
-                certificate=value["certificate"],
-                key=value["key"],
+                authority=_text(value["authority"]),
+                certificate=_text(value["certificate"]),
+                key=_text(value["key"]),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSetting(
                 "bundle: this is no file that `slipway invite` wrote", hint="ask for a new one: slipway invite NAME"
             ) from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of text")
+    return value

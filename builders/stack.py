@@ -152,6 +152,8 @@ def open_stack(folder: Path, name: str | None, settings: Path | None) -> Stack:
     """Return the stack to operate; raise StackFailed outside a Slipway project."""
     if not folder.is_dir():
         raise InvalidSetting(f"{folder}: no such folder")
+    if settings and not settings.is_file():
+        raise InvalidSetting(f"--config-file {settings}: no such file")
     project = find_project(folder.resolve())
     if project is None:
         raise StackFailed(

@@ -129,6 +129,16 @@ def test_an_invitation_makes_a_second_user_able_to_build(authority, tmp_path, mo
     assert found.connected == {"slipway-dev": 1}
 
 
+def test_connect_tells_what_to_type_on_the_platforms_that_there_are(authority, tmp_path, capsys):
+    """A builder without ARM64 nodes is not asked for ARM64."""
+    state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})
+    bundle = tmp_path / "alice.slipway"
+    bundle.write_text(access.invite(state, "alice", lifetime=timedelta(hours=12), now=NOW).to_text())
+
+    assert cli.main(["connect", str(bundle)]) == 0
+    assert capsys.readouterr().out == "docker buildx build --builder slipway-dev --platform linux/amd64 .\n"
+
+
 def test_connecting_again_changes_nothing_and_disconnecting_leaves_nothing(authority):
     """Other builders of this user are not touched by either."""
     subprocess.run(

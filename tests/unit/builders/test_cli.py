@@ -92,6 +92,14 @@ def test_a_project_of_somebody_else_is_not_touched(capsys, tmp_path):
     assert "this is not in a Slipway project" in capsys.readouterr().err
 
 
+def test_a_settings_file_that_is_not_there_is_named(capsys, tmp_path):
+    """The engine would run with the defaults instead."""
+    (tmp_path / "Pulumi.yaml").write_text("name: slipway\nruntime: python\n")
+
+    assert cli.main(["up", "-C", str(tmp_path), "--config-file", str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err == f"error: --config-file {tmp_path}/none.yaml: no such file\n"
+
+
 def test_debug_shows_where_an_error_came_from(capsys, tmp_path):
     """Only then is there a traceback."""
     cli.main(["up", "--debug", "-C", str(tmp_path)])

@@ -1,5 +1,7 @@
 """builders.inventory: nodes and bundles as text."""
 
+import json
+
 import pytest
 
 from builders.errors import InvalidSetting
@@ -58,6 +60,15 @@ def test_a_file_that_is_no_bundle_is_refused(text):
         Bundle.from_text(text)
 
     assert caught.value.hint == "ask for a new one: slipway invite NAME"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"key": 5}, {"name": None}, {"builders": {"b": [{"name": "n", "endpoint": "tcp://h:1", "platform": 5}]}}]
+)
+def test_a_bundle_whose_fields_are_no_texts_is_refused(odd):
+    """Here, and not where they are used."""
+    with pytest.raises(InvalidSetting, match="no file that `slipway invite` wrote"):
+        Bundle.from_text(json.dumps(json.loads(BUNDLE.to_text()) | odd))
 
 
 def test_a_bundle_of_a_later_version_asks_for_an_update():
