@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from builders import certificates, credentials, registration
 from builders.certificates import Authority, Leaf
-from builders.errors import InvalidSetting, StackFailed
+from builders.errors import InvalidCertificate, InvalidSetting, StackFailed
 from builders.inventory import Bundle
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def connect_operator(state: State, *, now: datetime) -> tuple[str, ...]:
 def connect_bundle(bundle: Bundle, *, now: datetime) -> tuple[str, ...]:
     """Register the builders of an invitation on this machine; return their names."""
     leaf = Leaf(certificate=bundle.certificate, key=bundle.key)
-    if not certificates.is_pair(leaf) or not certificates.issued_by(leaf.certificate, bundle.authority):
+    try:
+        whole = certificates.is_pair(leaf) and certificates.issued_by(leaf.certificate, bundle.authority)
+    except InvalidCertificate:
+        whole = False
+    if not whole:
         raise InvalidSetting(
             "bundle: its certificate, key and authority do not belong together", hint="ask for a new one"
         )

@@ -21,17 +21,30 @@ _EMPTY = re.compile(
     r"|an unhandled error occurred: program exited with non-zero exit code: \d+"
     r"|resource \S+ failed"
 )
+_CLOUD_URN = re.compile(r"[$:]hcloud:index/\w+:(\w+)::(.+)$")
 _TRACEBACK = "Traceback (most recent call last)"
 
 
 def errors(events: Iterable[str]) -> tuple[str, ...]:
-    """Return each error of a run once, without markup, wrappers and tracebacks, in the order of appearance."""
-    messages = (
-        event["diagnosticEvent"]["message"]
-        for event in map(_event, events)
-        if event.get("diagnosticEvent", {}).get("severity") == "error"
+    """Return each error of a run once, without markup, wrappers and tracebacks, in the order of appearance.
+
+    What a resource of the provider failed with bears its name in front; ours name the node themselves.
+    """
+    found = (event.get("diagnosticEvent", {}) for event in map(_event, events))
+    return tuple(
+        dict.fromkeys(
+            f"{_name(each.get('urn', ''))}{line}"
+            for each in found
+            if each.get("severity") == "error"
+            for line in _reduce(each["message"])
+        )
     )
-    return tuple(dict.fromkeys(line for message in messages for line in _reduce(message)))
+
+
+def _name(urn: str) -> str:
+    """Tell the kind and the name in a URN, as in `Server arm64-1: `; nothing for what is not the provider's."""
+    found = _CLOUD_URN.search(urn)
+    return f"{found[1]} {found[2]}: " if found else ""
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -20,6 +20,16 @@ BuilderError
 
 from __future__ import annotations
 
+# The Hetzner API's codes, and what to do about each.
+API_ADVICE = {
+    "uniqueness_error": (
+        "what holds the name is not this stack's: another stack of this name uses the Hetzner project, or its state was lost; "
+        "choose another stack name, or remove it by hand"
+    ),
+    "resource_limit_exceeded": "ask Hetzner for a higher limit of the project, or lower the count in slipway:builders",
+    "rate_limit_exceeded": "wait a minute: the project has 3600 calls an hour, for all tools together",
+}
+
 
 class BuilderError(Exception):
     """Any foreseeable failure; `str()` is the one line for the user, `hint` the next thing to do."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import requests
 from hcloud import APIException, Client, HCloudException
 
-from builders.errors import CloudRefused, CloudUnreachable, TokenRejected
+from builders.errors import API_ADVICE, CloudRefused, CloudUnreachable, InvalidSetting, TokenRejected
 from builders.placement import Offer
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Hetzner:
         if not token:
             raise TokenRejected("hcloud:token: not set", code="unauthorized", hint=READ_WRITE_HINT)
         self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
+        if not self._endpoint.startswith(("http://", "https://")):
+            raise InvalidSetting(f"hcloud:endpoint: {self._endpoint!r} is no URL, for example {PUBLIC_ENDPOINT}")
         self._client = Client(
             token=token, api_endpoint=self._endpoint, application_name="slipway", poll_interval=0.5, timeout=30
         )
@@ -141,7 +143,7 @@ class Hetzner:
             code, message = str(error.code), f"Hetzner API {self._endpoint}: {error}"
             if code in {"unauthorized", "forbidden", "token_readonly"}:
                 raise TokenRejected(message, code=code, hint=READ_WRITE_HINT) from error
-            raise CloudRefused(message, code=code) from error
+            raise CloudRefused(message, code=code, hint=self._advice(code)) from error
         except HCloudException as error:
             raise CloudRefused(f"Hetzner API {self._endpoint}: {error}", code="action_failed") from error
         except requests.RequestException as error:
@@ -150,6 +152,11 @@ class Hetzner:
                 f"Hetzner API {self._endpoint}: no answer ({reason})",
                 hint="check hcloud:endpoint and the network; for the local cloud: python -m scripts.localcloud up",
             ) from error
+
+    def _advice(self, code: str) -> str | None:
+        if code in {"not_found", "404"} and not self._endpoint.endswith("/v1"):
+            return f"hcloud:endpoint ends with the API's version, as in {PUBLIC_ENDPOINT}"
+        return API_ADVICE.get(code)
 
 
 def _offers(server_type: Any, now: datetime) -> list[Offer]:

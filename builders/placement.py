@@ -103,15 +103,16 @@ def choose(
         raise InvalidSetting("\n".join(problems))
     by_rung = {(offer.server_type, offer.location): offer for offer in offers}
     refused = {(refusal.server_type, refusal.location): refusal for refusal in refusals}
-    reasons = []
+    reasons: dict[tuple[str, str | None], list[str]] = {}
     for rung in ladder.rungs():
         offer = by_rung.get(rung)
         reason = _why_not(ladder, offer, refused.get(rung), rung[1], kept_location)
         if offer is not None and reason is None:
             return offer
-        reasons.append(f"{rung[0]} in {rung[1]} {reason}")
+        reasons.setdefault((rung[0], reason), []).append(rung[1])
+    told = "; ".join(f"{name} in {', '.join(places)} {reason}" for (name, reason), places in reasons.items())
     raise OutOfStock(
-        f"builder {ladder.builder}: no server to be had now: {'; '.join(reasons)}",
+        f"builder {ladder.builder}: no server to be had now: {told}",
         code="resource_unavailable",
         hint=_way_out(ladder, kept_location),
     )
@@ -127,7 +128,7 @@ def _why_not(
     if not offer.orderable:
         return "is no longer sold"
     if ladder.max_price_hourly is not None and offer.price_hourly > ladder.max_price_hourly:
-        return f"costs {offer.price_hourly} an hour, above slipway:maxPriceHourly"
+        return f"costs {offer.price_hourly:.4f} an hour, above slipway:maxPriceHourly"
     if refusal is not None:
         return f"was refused ({refusal.code}, tried again from {refusal.until:%H:%M} UTC)"
     if not offer.available:

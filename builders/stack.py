@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builders import diagnostics
-from builders.errors import InvalidSetting, StackFailed
+from builders.errors import API_ADVICE, InvalidSetting, StackFailed
 from builders.locks import Lock, is_dead, parse_locks
 from builders.state import State
 
@@ -188,12 +188,11 @@ def _failure(stderr: str) -> StackFailed:
 
 
 def _hint(problems: Iterable[str]) -> str | None:
-    if any("uniqueness_error" in problem for problem in problems):
-        return (
-            "what holds the name is not this stack's: another stack of this name uses the Hetzner project, or its state was lost; "
-            "choose another stack name, or remove it by hand"
-        )
-    return None
+    """Say what to do about the provider's words, which hold the API's code."""
+    told = "\n".join(problems)
+    if " for architecture " in told:  # image NAME for architecture arm not found
+        return "correct slipway:image"
+    return next((advice for code, advice in API_ADVICE.items() if code in told), None)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, bool]:

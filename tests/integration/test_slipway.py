@@ -320,6 +320,17 @@ def test_when_no_rung_is_left_the_run_fails(project):
     assert err.splitlines()[-1].startswith("error: ")
 
 
+def test_what_the_provider_is_refused_is_told_with_the_resource_and_the_cure(project):
+    """The provider's own words name neither."""
+    httpx.put(f"{project.cloud.control}/limits", json={"servers": 0}).raise_for_status()
+
+    _, err = project.slipway("up", code=1)
+    error, hint = err.splitlines()[-2:]
+
+    assert error.startswith("error: Server amd64-1: servers limit exceeded (0) (resource_limit_exceeded, ")
+    assert hint == "hint: ask Hetzner for a higher limit of the project, or lower the count in slipway:builders"
+
+
 def test_what_the_program_says_ends_the_output_in_one_line(project):
     """After the engine's own display, which shows where it happened."""
     out, err = project.slipway("up", code=1, WRONG="1")

@@ -7,9 +7,10 @@ import pytest
 from builders import diagnostics
 
 
-def event(message, severity="error"):
+def event(message, severity="error", urn="urn:pulumi:dev::slipway::pulumi:pulumi:Stack::slipway-dev"):
     """Return a line of the engine's log."""
-    return json.dumps({"sequence": 1, "diagnosticEvent": {"message": message, "severity": severity}}) + "\n"
+    told = {"urn": urn, "message": message, "severity": severity}
+    return json.dumps({"sequence": 1, "diagnosticEvent": told}) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,15 @@ def test_tells_each_error_once_and_in_order():
     log = [event("second\n"), event("first\n"), event("second\n"), event("careful\n", "warning"), '{"torn']
 
     assert diagnostics.errors(log) == ("second", "first")
+
+
+def test_names_the_resource_that_the_provider_could_not_make():
+    """Its message alone tells neither node nor setting; a child's URN holds its parents' types."""
+    parents = "urn:pulumi:dev::slipway::slipway:index:Fleet$slipway:index:Builder"
+
+    assert diagnostics.errors(
+        [
+            event("image debian-99 not found\n", urn=f"{parents}$hcloud:index/server:Server::arm64-1"),
+            event("node arm64-1: the disk is full\n", urn=f"{parents}$pulumi-python:dynamic/slipway:BuildKit::arm64-1-buildkit"),
+        ]
+    ) == ("Server arm64-1: image debian-99 not found", "node arm64-1: the disk is full")  # fmt: skip

@@ -88,6 +88,22 @@ def test_nothing_to_be_had_tells_why_each_rung_fell_out():
     assert caught.value.hint == "add types or locations to builder arm64 in slipway:builders, or wait"
 
 
+def test_a_type_that_falls_out_everywhere_for_one_reason_is_told_once():
+    """Nine rungs must not make a line that nobody reads."""
+    ladder = Ladder(
+        builder="arm64", platform=ARM, types=LADDER.types, locations=LADDER.locations, max_price_hourly=Decimal("0.005")
+    )
+    sold = {f"cax11_{place}": {"price": "0.004", "available": False} for place in ("fsn1", "hel1")}
+
+    with pytest.raises(OutOfStock) as caught:
+        choose(ladder, _offers(**sold))
+
+    assert str(caught.value) == (
+        "builder arm64: no server to be had now: cax21 in fsn1, hel1 costs 0.0100 an hour, above slipway:maxPriceHourly; "
+        "cax11 in fsn1, hel1 is out of stock"
+    )
+
+
 @pytest.mark.parametrize(
     ("types", "locations", "line"),
     [
