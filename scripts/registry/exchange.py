@@ -57,10 +57,8 @@ class Response:
 
     def errors(self) -> list[dict[str, Any]]:
         """Return the errors that the body lists (distribution-spec, "Error Codes"), none where it is something else."""
-        try:
-            listed = json.loads(self.body)["errors"]
-        except (ValueError, KeyError, TypeError):
-            return []
+        found = parse_json(self.body)
+        listed = found.get("errors") if isinstance(found, dict) else None
         return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
     def codes(self) -> set[str]:
@@ -102,6 +100,14 @@ def together(*protocols: Protocol[Result]) -> Protocol[list[Result]]:
             advance(number, responses[position : position + len(requests)])
             position += len(requests)
     return [results[number] for number in range(len(protocols))]
+
+
+def parse_json(text: bytes) -> Any:
+    """Return what some JSON says; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def get_manifest(reference: Reference) -> Request:
@@ -180,6 +186,13 @@ def read_manifest(reference: Reference, response: Response) -> Index | Image | N
             hint="the registry's storage is damaged, or something in between changed what it sent",
         )
     return manifests.parse(response.body, response.headers.get("content-type", ""), name=str(reference))
+
+
+def unchanged(response: Response, digest: str) -> bool:
+    """Tell from an answer to head_manifest(unless=digest) whether the tag still names it; some registries send no 304."""
+    return response.status == 304 or (
+        response.status == 200 and response.headers.get("docker-content-digest") == digest
+    )
 
 
 def absent(reference: Reference, response: Response) -> bool:
