@@ -250,7 +250,8 @@ class Client:
             try:
                 connection.request(method, path, body or None, {"User-Agent": "slipway", **headers})
             except (ValueError, http.client.InvalidURL):  # without the cause, which may quote a token
-                raise RegistryFailed(f"{connection.host}: it told an address that cannot be asked for") from None
+                told = f"{connection.host}:{connection.port}: it told an address that cannot be asked for"
+                raise RegistryFailed(told) from None
             answer = connection.getresponse()
             content = _read_whole(connection.host, answer)
         except BaseException:
@@ -320,7 +321,7 @@ class Client:
             hint = "name its authority's certificate: --ca FILE"
         elif "WRONG_VERSION_NUMBER" in str(reason):
             said, hint = "it does not speak TLS", "--plain-http, if that is meant to be"
-        return RegistryUnreachable(f"{host}: no answer ({said})", hint=hint)
+        return RegistryUnreachable(f"{host}: no answer ({' '.join(said.split())})", hint=hint)
 
 
 def _read_whole(host: str, answer: http.client.HTTPResponse) -> bytes:

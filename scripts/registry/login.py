@@ -38,9 +38,8 @@ class Challenge:
 
 def parse(header: str) -> Challenge:
     """Read a WWW-Authenticate header, which may offer several ways."""
-    offers = list(_SCHEME.finditer(header))
-    ends = [*(each.start() for each in offers[1:]), len(header)]
-    texts = {each[1].lower(): header[each.end() : end] for each, end in zip(offers, ends, strict=True)}
+    _, *offers = _SCHEME.split(header)
+    texts = {scheme.lower(): text for scheme, text in zip(offers[::2], offers[1::2], strict=True)}
     known = {name.lower(): quoted or plain for name, quoted, plain in _PARAMETER.findall(texts.get("bearer", ""))}
     return Challenge(
         basic="basic" in texts,
