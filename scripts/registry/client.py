@@ -156,6 +156,8 @@ class Client:
             attempt += 1
             try:
                 response = self._authorized(site, request)
+            except RegistryError:  # some are of the system's kinds too
+                raise
             except (OSError, http.client.HTTPException) as error:
                 if _is_permanent(error):
                     raise self._unreachable(request.host, error) from error
@@ -175,18 +177,20 @@ class Client:
             time.sleep(_pause_s(attempt))
 
     def _authorized(self, site: _Site, request: Request) -> Response:
-        """Send with what we were let in with; where that is not enough, log in and send once more."""
-        generation, header = site.generation, site.header
-        response = self._follow(site, request, header)
-        if response.status != 401:
-            return response
-        with site.lock:
-            if site.generation == generation:  # nobody else has logged in meanwhile
-                if not self._log_in(site, request, response):
-                    return response
-                site.generation += 1
-            header = site.header
-        return self._follow(site, request, header)
+        """Send with what we were let in with; where that is not enough, log in once and send again."""
+        logged_in = False
+        while True:
+            generation = site.generation
+            response = self._follow(site, request, site.header)
+            if response.status != 401 or logged_in:
+                return response
+            with site.lock:
+                # What another request has logged in for meanwhile may be enough, or be for another repository.
+                if site.generation == generation:
+                    if not self._log_in(site, request, response):
+                        return response
+                    site.generation += 1
+                    logged_in = True
 
     def _follow(self, site: _Site, request: Request, header: str) -> Response:
         """Send, and follow redirects of reads; a login goes to no other host."""

@@ -97,7 +97,7 @@ def _host(key: str) -> str:
 def _stored(entry: Mapping[str, Any], host: str, path: Path) -> Credentials | None:
     encoded, token = entry.get("auth") or "", entry.get("identitytoken") or ""
     try:
-        username, _, password = base64.b64decode(encoded).decode().partition(":")
+        username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError, TypeError) as error:
         message = f"{path}: the entry for {host} is damaged"
         raise CredentialsUnreadable(message, hint=f"docker login {host} writes it anew") from error

@@ -235,10 +235,11 @@ def refusal(what: str, response: Response) -> RegistryError:
     detail = f"{response.status}, {said}" if said else str(response.status)
     if response.status == NO_ANSWER:
         return RegistryFailed(f"{what}: the connection broke before the answer", hint="run the command again")
+    insufficient = "insufficient_scope" in response.headers.get("www-authenticate", "")
+    if response.status == 403 or insufficient or "DENIED" in response.codes():
+        return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")
     if response.status == 401:
         return AccessDenied(f"{what}: the registry wants a login ({detail})", hint="docker login, or --username")
-    if response.status == 403 or "DENIED" in response.codes():
-        return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")
     if response.status == 405 and "UNSUPPORTED" in response.codes():
         return DeleteDisabled(
             f"{what}: the registry deletes nothing", hint="set storage.delete.enabled in its configuration"
