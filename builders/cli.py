@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from builders import output
 from builders.errors import BuilderError, InvalidSetting, StackFailed
 from scripts.registry import cli as registry
+from scripts.registry import connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,7 +114,7 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if all(node.reachable for node in found.nodes) and not unread else 1
 
 
-@registry.guarded
+@connection.guarded
 def _build(options: argparse.Namespace) -> int:
     from builders import arguments, build, buildx
 
@@ -147,7 +148,7 @@ def _build(options: argparse.Namespace) -> int:
     return max(codes, default=0)
 
 
-@registry.guarded
+@connection.guarded
 def _verify(options: argparse.Namespace) -> int:
     if options.node is None:
         return registry.verify(options)
@@ -159,7 +160,7 @@ def _verify(options: argparse.Namespace) -> int:
         raise InvalidSetting("--from: the references are of several registries", hint="verify them one by one")
     words = [*options.references, "--format", options.format]
     words += [flag for flag, given in (("--deep", options.deep), ("--plain-http", options.plain_http)) if given]
-    login = registry.login(options, hosts.pop())
+    login = connection.login(options, hosts.pop())
     code, shown, said = verification.verify(
         _stack(options).load(secrets=True), options.node, words, login=login, ca=options.ca
     )
@@ -170,7 +171,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
     """Run a protocol against the registries that its requests name."""
-    return registry.run(options, "", protocol, wait=wait)
+    return connection.run(options, "", protocol, wait=wait)
 
 
 def _connect(options: argparse.Namespace) -> int:
@@ -325,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="look for lagging tags here, besides those that were built from here",
     )
-    registry.add_connection(status, login=False)
+    connection.add_connection(status, login=False)
     build = verb(
         "build", _build, "build and push with the arguments of `docker buildx build`, and merge where a builder is down",
         "slipway build --platform linux/amd64,linux/arm64 --push -t registry.example.com/app:1.2 .",
@@ -334,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     build.usage = "%(prog)s [--wait TIME] [--ca FILE] [--plain-http] ARGUMENT..."
     build.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="as of docker buildx build")
     build.add_argument("--wait", metavar="TIME", help="for a registry that is read-only (10m)")
-    registry.add_connection(build, login=False)
+    connection.add_connection(build, login=False)
     connect = verb(
         "connect", _connect, "register the builders on this machine, from the stack or an invitation",
         "slipway connect alice.slipway",

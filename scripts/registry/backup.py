@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from scripts.registry import exchange, merge, records, untag
-from scripts.registry.errors import NotFound, RegistryError, VerificationFailed
+from scripts.registry.errors import NotFound, ReadOnly, RegistryError, VerificationFailed
 from scripts.registry.manifests import Contribution, Image, Index
 from scripts.registry.merge import Merged, Order
 
@@ -119,7 +119,7 @@ def restore(target: Reference, chosen: str, *, now: datetime, token: str) -> Pro
     if chosen:
         return (yield from _restore_exactly(target, _choose(target, every, chosen), now=now))
     found = yield from untag.read(target)
-    if found is None:
+    if found is None or untag.buried(found):
         return (yield from _restore_exactly(target, every[0], now=now))
     present = yield from _platforms(target, found)
     for each in every:
@@ -140,6 +140,8 @@ def _take(reference: Reference, *, now: datetime, have: set[str]) -> Protocol[Ba
     """Store a tag's bytes under a backup's tag, each of its images first."""
     try:
         found = exchange.require(reference, (yield from untag.read(reference)))
+        if untag.buried(found):
+            raise NotFound(f"{reference}: its removal was cut off", hint=f"slipway untag {reference}")
         if isinstance(found, Index):
             wanted = [each for each in found.descriptors if _child_tag(each.digest) not in have]
             responses = yield [exchange.get_manifest(reference.at(each.digest)) for each in wanted]
@@ -154,6 +156,8 @@ def _take(reference: Reference, *, now: datetime, have: set[str]) -> Protocol[Ba
         place = merge.backup_tag(reference, found.digest, now)
         (response,) = yield [exchange.put_manifest(place, found)]
         exchange.check_stored(place, found.digest, response)
+    except ReadOnly:
+        raise
     except RegistryError as error:
         return error
     return Backup(reference=place, key=records.key(reference.tag), taken=now, digest=found.digest[7:19])
@@ -206,8 +210,10 @@ def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Pro
     before = yield from merge.as_index(target, found)
     after = yield from merge.as_index(target, wanted)
     stored: list[tuple[Reference, Index | Image]] = []
-    if found is not None:
-        stored.append((merge.backup_tag(target, found.digest, now), found))
+    kept = None
+    if found is not None and not untag.buried(found):
+        kept = merge.backup_tag(target, found.digest, now)
+        stored.append((kept, found))
     old = before.images()
     for platform, image in after.images().items():
         part = Contribution(platform=platform, image=image, attestations=after.attestations(image.digest))
@@ -231,7 +237,7 @@ def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Pro
         )
     return Merged(
         target=target, before=found, after=now_there if isinstance(now_there, Index) else after, changes=(),
-        backup=stored[0][0] if found else None, attempts=1,
+        backup=kept, attempts=1,
     )  # fmt: skip
 
 

@@ -7,28 +7,22 @@ writer has given a platform another image, 130 interrupted. What a verb needs is
 from __future__ import annotations
 
 import argparse
-import gc
 import os
-import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from scripts.registry.connection import add_connection, duration, guarded, new_client, run
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scripts.registry.client import Client
-    from scripts.registry.credentials import Credentials
-    from scripts.registry.exchange import Protocol
     from scripts.registry.untag import Removal
 
     Verb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
 STAGING_KEPT, SUPERSEDED = 3, 4
-_READ_ONLY_PAUSE_S = 5.0
 _CONNECTIONS = 5
-_DURATION = re.compile(r"(\d{1,6})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def add_verbs(verb: Verb) -> argparse.ArgumentParser:
@@ -42,9 +36,10 @@ def add_verbs(verb: Verb) -> argparse.ArgumentParser:
         "--from",
         dest="sources",
         metavar="SOURCE",
-        action="append",
+        nargs="+",
+        action="extend",
         required=True,
-        help="a tag or digest; again for more",
+        help="tags or digests",
     )
     merge.add_argument(
         "--platform", action="append", default=[], metavar="PLATFORM", help="only this one; again for more"
@@ -146,43 +141,14 @@ def run_and_exit() -> None:
     sys.exit(main())
 
 
-def guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Say in one line what went wrong."""
-
-    def guarded(options: argparse.Namespace) -> int:
-        from scripts.registry import output
-        from scripts.registry.errors import InvalidReference, RegistryError
-
-        gc.disable()  # a command that lives a tenth of a second has nothing to collect
-        try:
-            return verb(options)
-        except KeyboardInterrupt:
-            output.progress("interrupted; run the same command again")
-            return 130
-        except RegistryError as error:
-            if options.debug:
-                import traceback
-
-                traceback.print_exc()
-            output.error(str(error), error.hint)
-            return 2 if isinstance(error, InvalidReference) else 1
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            output.error(f"{error.filename or 'system'}: {(error.strerror or str(error)).lower()}")
-            return 1
-
-    return guarded
-
-
 @guarded
 def _merge(options: argparse.Namespace) -> int:
     from scripts.registry import references
 
     target = references.parse(options.target)
-    client = _client(options, target.host)
+    client = new_client(options, target.host)
     client.warm(target.host, _CONNECTIONS)  # while the rest is imported
-    from scripts.registry import lock, output, platforms
+    from scripts.registry import output, platforms
     from scripts.registry.merge import Order, merge
 
     now, token = _run_identity()
@@ -196,12 +162,11 @@ def _merge(options: argparse.Namespace) -> int:
         keep_staging=options.keep_staging,
         dry_run=options.dry_run,
     )
-    with lock.held(options.lock, wait_s=_duration(options.wait)):
-        merged = run(options, target.host, lambda: merge(order), client=client)
+    merged = run(options, target.host, lambda: merge(order), client=client)
     if options.dry_run:
-        sys.stderr.write(f"{output.before_and_after(merged)}\n")
+        output.before_and_after(merged)
         if options.format == "json":
-            output.result_json(output.merged_json(merged))
+            output.result_json(output.merged_json(merged) | {"index": merged.after.body.decode()})
         else:
             output.result_bytes(merged.after.body)
         return 0
@@ -215,7 +180,7 @@ def report_merged(options: argparse.Namespace, merged: Any) -> int:
     if options.format == "json":
         output.result_json(output.merged_json(merged))
     else:
-        sys.stderr.write(f"{output.before_and_after(merged)}\n")
+        output.before_and_after(merged)
         if merged.backup:
             output.progress(f"to undo: slipway restore {merged.target} {merged.backup.tag}")
         output.result(str(merged.reference))
@@ -290,7 +255,7 @@ def _backup(options: argparse.Namespace) -> int:
 
     from scripts.registry import backup, output, references
 
-    policy = backup.Policy(keep=max(options.keep, 1), within=timedelta(seconds=_duration(options.within)))
+    policy = backup.Policy(keep=max(options.keep, 1), within=timedelta(seconds=duration(options.within)))
     reports, failed = {}, False
     for text in options.repositories:
         repository = references.parse(text, default_tag="")
@@ -332,12 +297,11 @@ def _backups(options: argparse.Namespace) -> int:
 
 @guarded
 def _restore(options: argparse.Namespace) -> int:
-    from scripts.registry import backup, lock, references
+    from scripts.registry import backup, references
 
     reference = references.parse(options.reference)
     now, token = _run_identity()
-    with lock.held(options.lock, wait_s=_duration(options.wait)):
-        merged = run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
+    merged = run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
     return report_merged(options, merged)
 
 
@@ -367,116 +331,6 @@ def _untag(options: argparse.Namespace) -> int:
     return 1 if _warn_kept(removals) else 0
 
 
-def run(
-    options: argparse.Namespace,
-    host: str,
-    protocol: Callable[[], Protocol[Any]],
-    *,
-    client: Client | None = None,
-    wait: bool = True,
-) -> Any:
-    """Run a protocol; while the registry is read-only, wait and begin again, up to the limit. A typed login is for `host`."""
-    import time
-
-    from scripts.registry import output
-    from scripts.registry.errors import ReadOnly
-
-    client = client or _client(options, host)
-    deadline = time.monotonic() + (_duration(getattr(options, "wait", "0s")) if wait else 0)
-    told = False
-    try:
-        while True:
-            try:
-                return client.run(protocol())
-            except ReadOnly as error:
-                if time.monotonic() + _READ_ONLY_PAUSE_S > deadline:
-                    raise
-                if not told:
-                    output.progress(f"{error}; waiting for it, {options.wait} at most")
-                    told = True
-                time.sleep(_READ_ONLY_PAUSE_S)
-    finally:
-        if options.debug:
-            output.progress(f"{client.requests} requests, {client.rounds} round trips deep")
-        client.close()
-
-
-def _client(options: argparse.Namespace, host: str) -> Client:
-    from scripts.registry.client import Client, Settings
-
-    typed = _typed(options)
-
-    def known(of: str) -> Credentials | None:
-        return typed if typed and of == host else _stored(of)
-
-    def debug(line: str) -> None:
-        from scripts.registry import output
-
-        if options.debug:
-            output.progress(line)
-
-    return Client(
-        Settings(
-            ca=options.ca,
-            plain_http=options.plain_http,
-            credentials=known,
-            debug=debug,
-        )
-    )
-
-
-def login(options: argparse.Namespace, host: str) -> Credentials | None:
-    """Return what a registry is to be told: what was typed, or what Docker has for it."""
-    return _typed(options) or _stored(host)
-
-
-def _typed(options: argparse.Namespace) -> Credentials | None:
-    from scripts.registry.errors import InvalidReference
-
-    if options.password_stdin:
-        if not options.username:
-            raise InvalidReference("--password-stdin: say whose, with --username")
-        if not hasattr(options, "password"):
-            options.password = sys.stdin.readline().rstrip("\n")
-        from scripts.registry.credentials import TOKEN, Credentials
-
-        return Credentials(
-            username=options.username, secret=options.password, is_identity_token=options.username == TOKEN
-        )
-    if options.username:
-        raise InvalidReference("--username: its password comes from stdin", hint="--password-stdin")
-    return None
-
-
-def _stored(host: str) -> Credentials | None:
-    from scripts.registry import credentials
-
-    return credentials.load(host, os.environ)
-
-
-def add_connection(
-    parser: argparse.ArgumentParser, *, writes: bool = False, listing: bool = False, login: bool = True
-) -> None:
-    """Add the flags that say how a registry is reached."""
-    if listing:
-        parser.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
-    if writes:
-        parser.add_argument("--wait", default="10m", metavar="TIME", help="for a read-only registry or the lock (10m)")
-        parser.add_argument(
-            "--lock", default="", metavar="PATH", help="a file that all writers of the tag lock in turn"
-        )
-    group = parser.add_argument_group("registry", "logins come from Docker's config.json and its credential helpers")
-    if login:
-        group.add_argument(
-            "--username", default="", metavar="NAME", help="log in as somebody else; needs --password-stdin"
-        )
-        group.add_argument("--password-stdin", action="store_true", help="read the password from stdin")
-    else:
-        parser.set_defaults(username="", password_stdin=False)
-    group.add_argument("--ca", default="", metavar="FILE", help="the certificate of the registry's authority")
-    group.add_argument("--plain-http", action="store_true", help="speak HTTP without TLS, as is done on loopback")
-
-
 def _warn_findings(found: Any) -> None:
     from scripts.registry import output
 
@@ -499,12 +353,3 @@ def _run_identity() -> tuple[Any, str]:
     from datetime import UTC, datetime
 
     return datetime.now(UTC), os.urandom(8).hex()
-
-
-def _duration(text: str) -> float:
-    from scripts.registry.errors import InvalidReference
-
-    found = _DURATION.fullmatch(text)
-    if not found:
-        raise InvalidReference(f"{text!r} is no time: say a number and its unit, as in 30s, 10m, 12h, 90d")
-    return float(found[1]) * _SECONDS[found[2]]

@@ -5,7 +5,7 @@ pause that doubles and has jitter:
 - GET and HEAD: after a broken connection, 429, 500, 502, 503 and 504;
 - every method: after 429, which says that nothing was done.
 A PUT, POST or DELETE whose connection broke is never sent again: it may have been done, and done twice it would undo what
-others wrote in between. Its response has the status NO_ANSWER.
+others wrote in between. Its response has the status NO_ANSWER, and so has a read whose body ends too early each time.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import time
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
+from scripts.registry import login, references
 from scripts.registry.errors import AccessDenied, RegistryError, RegistryFailed, RegistryUnreachable
 from scripts.registry.exchange import NO_ANSWER, Pause, Request, Response, refusal
 
@@ -35,12 +36,12 @@ Result = TypeVar("Result")
 
 PARALLEL = 8
 ATTEMPTS = 6
+_ATTEMPTS_WHOLE = 3
 MAX_ANSWER_BYTES = 64 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _PASSING = {429, 500, 502, 503, 504}
 _REDIRECTS = {301, 302, 303, 307, 308}
 _SAFE = {"GET", "HEAD"}
-_PARAMETER = re.compile(r'([a-zA-Z_]+)="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class Client:
         for host in {request.host for request in requests}:
             self._site(host)
         self.requests += len(requests)
-        self.rounds += bool(requests)
+        self.rounds += -(-len(requests) // PARALLEL)
         answers: dict[int, Response | Exception] = {}
         numbers = count()  # drawn atomically
 
@@ -155,11 +156,15 @@ class Client:
             attempt += 1
             try:
                 response = self._authorized(site, request)
+            except RegistryError:  # some are of the system's kinds too
+                raise
             except (OSError, http.client.HTTPException) as error:
                 if _is_permanent(error):
                     raise self._unreachable(request.host, error) from error
                 if request.method not in _SAFE and not isinstance(error, _NotSentError):
                     self._settings.debug(f"{request.method} {request.path}: no answer ({error!r})")
+                    return Response(status=NO_ANSWER)
+                if isinstance(error, http.client.IncompleteRead) and attempt >= _ATTEMPTS_WHOLE:
                     return Response(status=NO_ANSWER)
                 if attempt >= ATTEMPTS:
                     raise self._unreachable(request.host, error) from error
@@ -172,18 +177,20 @@ class Client:
             time.sleep(_pause_s(attempt))
 
     def _authorized(self, site: _Site, request: Request) -> Response:
-        """Send with what we were let in with; where that is not enough, log in and send once more."""
-        generation, header = site.generation, site.header
-        response = self._follow(site, request, header)
-        if response.status != 401:
-            return response
-        with site.lock:
-            if site.generation == generation:  # nobody else has logged in meanwhile
-                if not self._log_in(site, request, response):
-                    return response
-                site.generation += 1
-            header = site.header
-        return self._follow(site, request, header)
+        """Send with what we were let in with; where that is not enough, log in once and send again."""
+        logged_in = False
+        while True:
+            generation = site.generation
+            response = self._follow(site, request, site.header)
+            if response.status != 401 or logged_in:
+                return response
+            with site.lock:
+                # What another request has logged in for meanwhile may be enough, or be for another repository.
+                if site.generation == generation:
+                    if not self._log_in(site, request, response):
+                        return response
+                    site.generation += 1
+                    logged_in = True
 
     def _follow(self, site: _Site, request: Request, header: str) -> Response:
         """Send, and follow redirects of reads; a login goes to no other host."""
@@ -193,11 +200,10 @@ class Client:
         for _ in range(5):
             if response.status not in _REDIRECTS or request.method not in _SAFE or "location" not in response.headers:
                 return response
-            url = urljoin(url, response.headers["location"])
-            parts = urlsplit(url)
-            if parts.scheme not in ({"https"} if site.secure else {"http", "https"}):
+            url, parts = _target_of(request.host, url, response.headers["location"])
+            if parts.scheme != "https" and (parts.scheme != "http" or site.secure or self._secure(parts.netloc)):
                 raise RegistryFailed(
-                    f"{request.host}: it redirects from HTTPS to {parts.scheme}, which is not followed"
+                    f"{request.host}: it redirects to {parts.scheme}://{parts.netloc}, which is not encrypted"
                 )
             if parts.netloc != request.host:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
@@ -245,7 +251,11 @@ class Client:
                     connection.connect()
                 except OSError as error:
                     raise _NotSentError(error) from error
-            connection.request(method, path, body or None, {"User-Agent": "slipway", **headers})
+            try:
+                connection.request(method, path, body or None, {"User-Agent": "slipway", **headers})
+            except (ValueError, http.client.InvalidURL):  # without the cause, which may quote a token
+                told = f"{connection.host}:{connection.port}: it told an address that cannot be asked for"
+                raise RegistryFailed(told) from None
             answer = connection.getresponse()
             content = _read_whole(connection.host, answer)
         except BaseException:
@@ -255,7 +265,10 @@ class Client:
             connection.close()
         else:
             site.idle.append(connection)
-        return Response(status=answer.status, headers={k.lower(): v for k, v in answer.getheaders()}, body=content)
+        received = {name.lower(): value for name, value in answer.getheaders()}
+        if "www-authenticate" in received:  # each way in may have a line of its own
+            received["www-authenticate"] = ", ".join(answer.headers.get_all("www-authenticate", ()))
+        return Response(status=answer.status, headers=received, body=content)
 
     def _connect(self, site: _Site, host: str) -> http.client.HTTPConnection:
         if not site.secure:
@@ -276,52 +289,33 @@ class Client:
         return bool(self._settings.ca) or not _is_loopback(host)
 
     def _log_in(self, site: _Site, request: Request, refused: Response) -> bool:
-        """Do as a 401 asks (RFC 7235; docker's token specification); False: there is nothing that we could do."""
-        challenge = refused.headers.get("www-authenticate", "")
-        scheme, _, rest = challenge.partition(" ")
+        """Do as a 401 asks; False: there is nothing that we could do."""
+        challenge = login.parse(refused.headers.get("www-authenticate", ""))
         if not site.asked:
             site.credentials, site.asked = self._settings.credentials(request.host), True
-        if scheme.lower() == "basic":
-            if site.credentials is None or site.header:
+        if challenge.bearer:
+            if site.header and challenge.scopes <= site.scopes and challenge.insufficient:
                 return False
-            site.header = site.credentials.basic()
+            site.scopes |= challenge.scopes
+            site.header = f"Bearer {self._token(site, request.host, challenge)}"
             return True
-        if scheme.lower() != "bearer":
+        if not challenge.basic or site.credentials is None or site.header:
             return False
-        asked = {name.lower(): value for name, value in _PARAMETER.findall(rest)}
-        wanted = set(asked.get("scope", "").split())
-        if site.header and wanted <= site.scopes and asked.get("error") == "insufficient_scope":
-            return False
-        site.scopes |= wanted
-        site.header = f"Bearer {self._token(site, request.host, asked)}"
+        site.header = site.credentials.basic()
         return True
 
-    def _token(self, site: _Site, host: str, asked: dict[str, str]) -> str:
-        realm = urlsplit(asked.get("realm", ""))
-        if realm.scheme != "https" and (site.secure or not _is_loopback(realm.netloc)):
+    def _token(self, site: _Site, host: str, challenge: login.Challenge) -> str:
+        realm = login.realm_of(challenge)
+        if realm.scheme != "https" and (realm.scheme != "http" or site.secure or not _is_loopback(realm.netloc)):
             raise AccessDenied(
                 f"{host}: it sends logins to {realm.scheme or 'no'}://{realm.netloc}, which is not encrypted"
             )
-        known = site.credentials
-        query = [("service", asked.get("service", "")), *(("scope", scope) for scope in sorted(site.scopes))]
         server = self._sites.setdefault(f"{realm.scheme}://{realm.netloc}", _Site(secure=realm.scheme == "https"))
-        if known and known.is_identity_token:
-            form = [
-                ("grant_type", "refresh_token"),
-                ("refresh_token", known.secret),
-                ("client_id", "slipway"),
-                *query[:1],
-            ]
-            body = urlencode([*form, ("scope", " ".join(sorted(site.scopes)))]).encode()
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self._exchange(server, realm.netloc, "POST", realm.path, headers, body)
-        else:
-            headers = {"Authorization": known.basic()} if known else {}
-            path = f"{realm.path or '/'}?{'&'.join(filter(None, (realm.query, urlencode(query))))}"
-            answer = self._exchange(server, realm.netloc, "GET", path, headers, b"")
+        asked = login.token_request(realm, challenge.service, site.scopes, site.credentials)
+        answer = self._exchange(server, asked.host, asked.method, asked.path, dict(asked.headers), asked.body)
         if answer.status != 200:
             raise refusal(f"{host}: its token server {realm.netloc}", answer)
-        return _read_token(host, answer)
+        return login.read_token(host, answer)
 
     def _unreachable(self, host: str, error: Exception) -> RegistryUnreachable:
         reason = error.args[0] if isinstance(error, _NotSentError) else error
@@ -331,14 +325,29 @@ class Client:
             hint = "name its authority's certificate: --ca FILE"
         elif "WRONG_VERSION_NUMBER" in str(reason):
             said, hint = "it does not speak TLS", "--plain-http, if that is meant to be"
-        return RegistryUnreachable(f"{host}: no answer ({said})", hint=hint)
+        return RegistryUnreachable(f"{host}: no answer ({' '.join(said.split())})", hint=hint)
 
 
 def _read_whole(host: str, answer: http.client.HTTPResponse) -> bytes:
     content = answer.read(MAX_ANSWER_BYTES)
+    if answer.length and len(content) < MAX_ANSWER_BYTES:
+        raise http.client.IncompleteRead(content, answer.length)
     if answer.read(1):
         raise RegistryFailed(f"{host}: an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
     return content
+
+
+def _target_of(host: str, url: str, location: str) -> tuple[str, SplitResult]:
+    """Return where a redirect leads."""
+    try:
+        url = urljoin(url, location)
+        parts = urlsplit(url)
+        usable = references.is_host(parts.netloc)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise RegistryFailed(f"{host}: it redirects to what is no address")
+    return url, parts
 
 
 class _NotSentError(OSError):
@@ -358,16 +367,6 @@ def _tls(ca: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca or None)
     except (OSError, ssl.SSLError) as error:
         raise RegistryUnreachable(f"--ca {ca}: it cannot be read ({getattr(error, 'strerror', error)})") from error
-
-
-def _read_token(host: str, answer: Response) -> str:
-    import json
-
-    try:
-        found = json.loads(answer.body)
-        return str(found.get("token") or found["access_token"])
-    except (ValueError, KeyError, AttributeError):
-        raise AccessDenied(f"{host}: its token server answered without a token") from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,6 @@
 """Credentials as Docker keeps them: config.json, credential helpers, or what the user typed.
 
-What a secret is stays inside a `Credentials`: it has no text form, and only http.py looks into it.
+What a secret is stays inside a `Credentials`: it has no text form, and only the HTTP door looks into it.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def load(host: str, environment: Mapping[str, str]) -> Credentials | None:
 
     The host's own helper comes first, then the general store, then the file itself.
     """
-    folder = environment.get("DOCKER_CONFIG") or Path(environment.get("HOME") or Path.home()) / ".docker"
-    path = Path(folder) / "config.json"
+    path = _folder(environment) / "config.json"
     config = _read(path)
     auths = _table(config, "auths", path)
     wanted = set(_HUB) if host in _HUB else {host}
@@ -61,15 +60,26 @@ def load(host: str, environment: Mapping[str, str]) -> Credentials | None:
     return next((found for entry in entries if (found := _stored(entry, host, path))), None)
 
 
+def _folder(environment: Mapping[str, str]) -> Path:
+    if named := environment.get("DOCKER_CONFIG"):
+        return Path(named)
+    # A container may run as a user without a name and a home: it has no logins.
+    return Path(environment.get("HOME") or os.path.expanduser("~")) / ".docker"  # noqa: PTH111 - this one never fails
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise CredentialsUnreadable(f"{path}: cannot be read ({reason})", hint="docker login writes it anew") from error
-    return config if isinstance(config, dict) else {}
+    except OSError as error:
+        raise CredentialsUnreadable(f"{path}: cannot be read ({error.strerror})", hint="see its permissions") from error
+    except (ValueError, RecursionError):  # without the cause, which may quote it
+        config = None
+    if not isinstance(config, dict):
+        hint = "put it right, or move it away and log in again: docker login"
+        raise CredentialsUnreadable(f"{path}: it is not the JSON that Docker writes", hint=hint)
+    return config
 
 
 def _table(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -87,7 +97,7 @@ def _host(key: str) -> str:
 def _stored(entry: Mapping[str, Any], host: str, path: Path) -> Credentials | None:
     encoded, token = entry.get("auth") or "", entry.get("identitytoken") or ""
     try:
-        username, _, password = base64.b64decode(encoded).decode().partition(":")
+        username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError, TypeError) as error:
         message = f"{path}: the entry for {host} is damaged"
         raise CredentialsUnreadable(message, hint=f"docker login {host} writes it anew") from error
@@ -107,15 +117,17 @@ def _ask(helper: str, server: str) -> Credentials | None:
         if done.returncode and _NOT_FOUND in done.stdout + done.stderr:
             return None
         if done.returncode:
-            raise CredentialsUnreadable(f"{program}: failed for {server} (exit {done.returncode})")
+            hint = f"it says why: echo {server} | {program} get"
+            raise CredentialsUnreadable(f"{program}: failed for {server} (exit {done.returncode})", hint=hint)
         answer = json.loads(done.stdout)
         username, secret = str(answer["Username"]), str(answer["Secret"])
-    except FileNotFoundError as error:
+    except OSError as error:
         hint = "install it, or remove it from Docker's config.json"
-        raise CredentialsUnreadable(f"{program}: not on PATH", hint=hint) from error
+        reason = "not on PATH" if isinstance(error, FileNotFoundError) else f"cannot be run ({error.strerror})"
+        raise CredentialsUnreadable(f"{program}: {reason}", hint=hint) from error
     except subprocess.TimeoutExpired as error:
         raise CredentialsUnreadable(f"{program}: no answer in {HELPER_TIMEOUT_S} s") from error
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         # Without the cause: a parser's message may quote what it read.
         raise CredentialsUnreadable(f"{program}: answered in no form that Docker knows") from None
     if username == TOKEN:

@@ -57,10 +57,8 @@ class Response:
 
     def errors(self) -> list[dict[str, Any]]:
         """Return the errors that the body lists (distribution-spec, "Error Codes"), none where it is something else."""
-        try:
-            listed = json.loads(self.body)["errors"]
-        except (ValueError, KeyError, TypeError):
-            return []
+        found = parse_json(self.body)
+        listed = found.get("errors") if isinstance(found, dict) else None
         return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
     def codes(self) -> set[str]:
@@ -102,6 +100,14 @@ def together(*protocols: Protocol[Result]) -> Protocol[list[Result]]:
             advance(number, responses[position : position + len(requests)])
             position += len(requests)
     return [results[number] for number in range(len(protocols))]
+
+
+def parse_json(text: bytes) -> Any:
+    """Return what some JSON says; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def get_manifest(reference: Reference) -> Request:
@@ -182,6 +188,13 @@ def read_manifest(reference: Reference, response: Response) -> Index | Image | N
     return manifests.parse(response.body, response.headers.get("content-type", ""), name=str(reference))
 
 
+def unchanged(response: Response, digest: str) -> bool:
+    """Tell from an answer to head_manifest(unless=digest) whether the tag still names it; some registries send no 304."""
+    return response.status == 304 or (
+        response.status == 200 and response.headers.get("docker-content-digest") == digest
+    )
+
+
 def absent(reference: Reference, response: Response) -> bool:
     """Tell a 404 that says "no such manifest" from one that says something else, which is an error."""
     if any("accept header" in str(each.get("message")) for each in response.errors()):
@@ -222,10 +235,11 @@ def refusal(what: str, response: Response) -> RegistryError:
     detail = f"{response.status}, {said}" if said else str(response.status)
     if response.status == NO_ANSWER:
         return RegistryFailed(f"{what}: the connection broke before the answer", hint="run the command again")
+    insufficient = "insufficient_scope" in response.headers.get("www-authenticate", "")
+    if response.status == 403 or insufficient or "DENIED" in response.codes():
+        return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")
     if response.status == 401:
         return AccessDenied(f"{what}: the registry wants a login ({detail})", hint="docker login, or --username")
-    if response.status == 403 or "DENIED" in response.codes():
-        return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")
     if response.status == 405 and "UNSUPPORTED" in response.codes():
         return DeleteDisabled(
             f"{what}: the registry deletes nothing", hint="set storage.delete.enabled in its configuration"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,7 @@ def inspect(reference: Reference, *, deep: bool = False) -> Protocol[Inspection]
     if deep:
         layers = yield from _read_layers(reference, list(parts.values()), findings)
     if isinstance(found, Index):
-        findings += _oddities(found)
+        findings += _oddities(reference, found)
         if reference.tag and not reference.digest and not reference.tag.startswith(records.PREFIX):
             known = yield from merge.read_records(reference, dict.fromkeys([*found.images(), *records.USUAL]))
             findings += _lost(reference, found, known)
@@ -130,10 +129,7 @@ def _read_configs(
         if response.status != 200 or manifests.digest_of(response.body) != image.config.digest:
             findings.append(_unreadable(reference, "configuration", image, image.config.digest, response))
             continue
-        try:
-            value = json.loads(response.body)
-        except ValueError:
-            value = None
+        value = exchange.parse_json(response.body)
         known[image.digest] = value if isinstance(value, dict) else {}
     return known
 
@@ -155,7 +151,9 @@ def _unreadable(reference: Reference, kind: str, image: Image, digest: str, resp
     )
 
 
-def _oddities(index: Index) -> Iterator[Finding]:
+def _oddities(reference: Reference, index: Index) -> Iterator[Finding]:
+    if untag.buried(index):
+        yield Finding(what="the removal of this tag was cut off", cure=f"slipway untag {reference}")
     runnable = [each for each in index.descriptors if each.runnable]
     for platform in index.images():
         several = [each for each in runnable if each.platform == platform]

@@ -24,7 +24,7 @@ from scripts.registry.manifests import Image, Index
 from scripts.registry.untag import Removal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from scripts.registry.exchange import Protocol, Request, Response
@@ -55,8 +55,9 @@ class Order:
 class Merged:
     """What became of it. `after` is what the tag named when it was last read.
 
-    `superseded` are the platforms that a later writer has given another image, `included` the platforms of other writers
-    that were brought back, `broken` the parts that were in the tag before and cannot be read.
+    `replaced` are the images that ours took the place of, by platform, also those that others merged meanwhile; `superseded`
+    are the platforms that a later writer has given another image, `included` the platforms of other writers that were
+    brought back, `broken` the parts that were in the tag before and cannot be read.
     """
 
     target: Reference
@@ -64,6 +65,7 @@ class Merged:
     after: Index
     changes: tuple[Change, ...]
     backup: Reference | None = None
+    replaced: Mapping[Platform, tuple[str, ...]] = field(default_factory=dict)
     superseded: tuple[Platform, ...] = ()
     included: tuple[Platform, ...] = ()
     broken: tuple[str, ...] = ()
@@ -87,6 +89,11 @@ class _Base:
     @property
     def digest(self) -> str:
         return self.manifest.digest if self.manifest else ""
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether there is a tag, and not one whose removal was cut off."""
+        return self.manifest is not None and not untag.buried(self.manifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +122,8 @@ class _Work:
     def contributions(self) -> list[Contribution]:
         """Return what the tag is to have."""
         ours = {platform: record.contribution for platform, record in self.current().items()}
-        return list((ours | self.owed).values())
+        wanted = ours | self.owed
+        return [wanted[platform] for platform in sorted(wanted)]  # the same sources in any order: the same bytes
 
     def current(self) -> dict[Platform, Record]:
         """Return what is ours and not superseded by a later writer."""
@@ -129,7 +137,7 @@ def merge(order: Order) -> Protocol[Merged]:
         _load_target(order.target), *(sources.load(each, order.platforms) for each in order.sources)
     )
     base = _base(base)
-    if base.manifest is None and not order.create:
+    if not base.exists and not order.create:
         raise NotFound(f"{order.target}: there is no such tag to merge into", hint="--create makes it")
     found = yield from _resume(order, base, loaded)
     work = _Work(order=order, mine=_records(order, found))
@@ -180,8 +188,10 @@ def _read_target(target: Reference, response: Response) -> Protocol[_Base]:
 
 def as_index(target: Reference, found: Index | Image | None) -> Protocol[Index]:
     """Return what a tag names as an index; a plain image becomes an index of one."""
-    if found is None or isinstance(found, Index):
-        return found or manifests.empty_index()
+    if found is None or untag.buried(found):
+        return manifests.empty_index()
+    if isinstance(found, Index):
+        return found
     source = yield from sources.from_image(target, found, ())
     media_type = manifests.DOCKER_LIST if found.media_type == manifests.DOCKER_MANIFEST else manifests.OCI_INDEX
     return manifests.merge(manifests.empty_index(media_type), source.contributions)[0]
@@ -271,7 +281,9 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
     known = _parse_records(target, wanted, [responses.pop(0) for _ in wanted])
     heads = dict(zip(sorted(others), responses, strict=False))
     moved = {
-        each.reference for each, response in zip(tags, responses[len(others) :], strict=True) if response.status != 304
+        each.reference
+        for each, response in zip(tags, responses[len(others) :], strict=True)
+        if not exchange.unchanged(response, each.digest)
     }
     unreadable = tuple(digest for digest, response in heads.items() if response.status != 200)
     return _Seen(target=now, records=known, unreadable=unreadable, staging_moved=frozenset(moved))
@@ -288,7 +300,7 @@ def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -
         )
         stored.append((records.record_tag(target, platform), work.mine[platform].to_index()))
     work.results.add(merged.digest)
-    if base.manifest and merged.body != base.manifest.body and base.digest not in work.backups:
+    if base.manifest and base.exists and merged.body != base.manifest.body and base.digest not in work.backups:
         work.backups[base.digest] = backup_tag(target, base.digest, work.order.now)
         stored.append((work.backups[base.digest], base.manifest))
     asked = [sources.part_requests(source) for source in found]
@@ -312,10 +324,10 @@ def _recheck(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[bool
         return response.status == 404 and exchange.absent(target, response)
     if response.status not in {200, 304, 404}:
         raise exchange.refusal(f"{target}", response)
-    same = response.headers.get("docker-content-digest") == base.digest
+    same = exchange.unchanged(response, base.digest)
     if same and response.status == 200 and base.manifest.media_type == manifests.DOCKER_MANIFEST:
         raise exchange.accept_dropped(target, response)  # a list, sent as its amd64 image
-    return same or response.status == 304
+    return same
 
 
 def _read_back(work: _Work, base: _Base, response: Response) -> Protocol[_Base]:
@@ -438,6 +450,7 @@ def _result(
         after=after,
         changes=changes,
         backup=work.backups.get(first.digest),
+        replaced={platform: record.replaced_images() for platform, record in sorted(work.mine.items())},
         superseded=tuple(sorted(work.superseded)),
         included=tuple(sorted(work.included)),
         broken=broken,

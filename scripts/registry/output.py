@@ -23,7 +23,7 @@ _RED, _YELLOW, _RESET = "\033[31m", "\033[33m", "\033[0m"
 
 def result(text: str) -> None:
     """Print what was asked for."""
-    print(text)
+    print(_printable(text))
 
 
 def result_json(value: Any) -> None:
@@ -40,7 +40,7 @@ def result_bytes(content: bytes) -> None:
 
 def progress(line: str) -> None:
     """Say what is being done."""
-    print(f"slipway: {line}", file=sys.stderr, flush=True)
+    print(f"slipway: {_printable(line)}", file=sys.stderr, flush=True)
 
 
 def warning(message: str, hint: str | None = None) -> None:
@@ -61,8 +61,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(padded)
 
 
-def before_and_after(merged: Merged) -> str:
-    """Show every platform of the target before and after."""
+def before_and_after(merged: Merged) -> None:
+    """Show every platform of the target before and after, beside the result."""
     before, after = _platforms(merged.before), merged.after.images()
     changed = {change.platform: change for change in merged.changes}
     rows = []
@@ -70,7 +70,7 @@ def before_and_after(merged: Merged) -> str:
         old = changed[platform].before if platform in changed else (before.get(platform, ""),)
         new = after[platform].digest if platform in after else ""
         rows.append((str(platform), ", ".join(map(short, old)) or "-", short(new) if new not in old else "same"))
-    return table(("PLATFORM", "BEFORE", "AFTER"), rows)
+    print(_printable(table(("PLATFORM", "BEFORE", "AFTER"), rows)), file=sys.stderr)
 
 
 def merged_json(merged: Merged) -> dict[str, Any]:
@@ -86,6 +86,7 @@ def merged_json(merged: Merged) -> dict[str, Any]:
             for platform, each in sorted(merged.after.images().items())
         ],
         "backup": str(merged.backup) if merged.backup else None,
+        "replaced": {str(platform): list(digests) for platform, digests in merged.replaced.items()},
         "superseded": [str(each) for each in merged.superseded],
         "included": [str(each) for each in merged.included],
         "broken": list(merged.broken),
@@ -170,9 +171,14 @@ def _platforms(before: Index | Image | None) -> dict[Any, str]:
 
 def _say(word: str, colour: str, message: str, hint: str | None) -> None:
     for line in message.splitlines():
-        print(f"{_coloured(word, colour)} {line}", file=sys.stderr)
+        print(f"{_coloured(word, colour)} {_printable(line)}", file=sys.stderr)
     if hint:
-        print(f"{_coloured('hint:', _YELLOW)} {hint}", file=sys.stderr)
+        print(f"{_coloured('hint:', _YELLOW)} {_printable(hint)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Return what is safe to show: a registry's words may hold what a terminal obeys."""
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def _coloured(word: str, colour: str) -> str:

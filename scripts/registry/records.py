@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from scripts.registry import manifests, platforms
+from scripts.registry import manifests
 from scripts.registry.manifests import Contribution, Index
 from scripts.registry.platforms import Platform
 
@@ -34,6 +34,7 @@ IN_FLIGHT_S = 600
 
 _KEPT = 16  # digests of a record's own past
 _LONGEST_KEY = 60
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,48}")
 _ANNOTATION = "dev.slipway."
 _ABSENT = "absent"
 
@@ -63,6 +64,10 @@ class Record:
     def image(self) -> str:
         """Return the digest of the platform's image."""
         return self.contribution.image.digest
+
+    def replaced_images(self) -> tuple[str, ...]:
+        """Return the digests of other images that had the platform before."""
+        return tuple(each for each in self.replaced if each not in {_ABSENT, self.image})
 
     def begin(self, *, base: str, result: str, replaced: str, read_at: int) -> Record:
         """Return it with one more attempt."""
@@ -190,12 +195,10 @@ def key(tag: str) -> str:
 def record_tag(target: Reference, platform: Platform) -> Reference:
     """Return where the record for a platform of a tag is kept."""
     parts = (platform.os, platform.architecture, platform.variant, platform.os_version, *platform.os_features)
-    name = (
-        re.sub(r"[^A-Za-z0-9_.]", "_", "-".join(filter(None, parts)))
-        if any(parts[3:])
-        else "-".join(filter(None, parts))
-    )
-    return target.tagged(f"{PREFIX}record.{key(target.tag)}.{name}"[:128])
+    name = "-".join(filter(None, parts))
+    if not _PLAIN.fullmatch(name):  # what an image says of itself is in no path of ours
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:30]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return target.tagged(f"{PREFIX}record.{key(target.tag)}.{name}")
 
 
 def seconds(response: Response) -> int:
@@ -204,14 +207,6 @@ def seconds(response: Response) -> int:
         return int(parsedate_to_datetime(response.headers["date"]).timestamp())
     except (KeyError, ValueError, TypeError):
         return 0
-
-
-def parse_platform(tag: str, target: str) -> Platform | None:
-    """Return the platform that a record's tag is about; None: it is no record of the tag `target`."""
-    prefix = f"{PREFIX}record.{key(target)}."
-    if not tag.startswith(prefix):
-        return None
-    return platforms.parse(tag.removeprefix(prefix).replace("-", "/", 2))
 
 
 def _format_time(seconds: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, replace
 
@@ -11,8 +12,10 @@ HUB = "registry-1.docker.io"
 _HUB_NAMES = {"docker.io", "index.docker.io", HUB}
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
-_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_LONGEST_HOST, _LAST_PORT = 253, 65535
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -64,7 +67,7 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
     repository, _, tag = path.partition(":")
     if host in _HUB_NAMES:
         host, repository = HUB, repository if "/" in repository else f"library/{repository}"
-    if not _HOST.fullmatch(host):
+    if not is_host(host):
         raise InvalidReference(f"reference {text!r}: {host!r} is no host, as in registry.example.com:5000")
     if not _REPOSITORY.fullmatch(repository):
         lower = repository != repository.lower()
@@ -75,3 +78,16 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
             f"reference {text!r}: {tag!r} is no tag", hint="letters, digits, _ . -, at most 128, no . or - first"
         )
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else default_tag), digest=digest)
+
+
+def is_host(text: str) -> bool:
+    """Tell whether this is the name or address of a host, perhaps with a port."""
+    found = _HOST.fullmatch(text)
+    if not found or len(text) > _LONGEST_HOST or int(found["port"] or 0) > _LAST_PORT:
+        return False
+    if found["ipv6"]:
+        try:
+            ipaddress.IPv6Address(found["ipv6"])
+        except ValueError:
+            return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +88,9 @@ def bring(target: Reference, source: Source) -> Protocol[None]:
     """Have the target's repository link what another repository of the registry holds; no blob travels."""
     digests = {each.digest: None for part in source.parts for each in (part.config, *part.layers) if not foreign(each)}
     responses = yield [exchange.mount_blob(target, digest, source.reference.repository) for digest in digests]
-    sessions = [response.headers["location"] for response in responses if response.status == 202]
-    if sessions:  # a refused mount has begun an upload that nobody will finish
-        yield [_cancel(target, each) for each in sessions]
+    sessions = [response.headers.get("location", "") for response in responses if response.status == 202]
+    if any(sessions):  # a refused mount has begun an upload that nobody will finish
+        yield [exchange.cancel_upload(target, each) for each in sessions if each]
     for digest, response in zip(digests, responses, strict=True):
         if response.status == 202:
             raise RegistryFailed(
@@ -179,16 +178,8 @@ def _config(reference: Reference, config: Descriptor, response: Response) -> dic
         raise refused
     if manifests.digest_of(response.body) != config.digest:
         raise InvalidManifest(f"{reference}: its configuration has not the digest {config.digest}")
-    try:
-        found = json.loads(response.body)
-    except ValueError:
-        return {}
+    found = exchange.parse_json(response.body)
     return found if isinstance(found, dict) else {}
-
-
-def _cancel(target: Reference, location: str) -> Request:
-    path = location if location.startswith("/") else "/" + location.split("/", 3)[3]
-    return exchange.Request(host=target.host, method="DELETE", path=path)
 
 
 def foreign(descriptor: Descriptor) -> bool:

@@ -7,7 +7,6 @@ and that is deleted.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,14 @@ class Removal:
 
 
 def untag(reference: Reference, *, token: str) -> Protocol[Removal]:
-    """Take a tag away, and see that it is gone; NotFound where there is none. `token` is unique to this run."""
+    """Take a tag away, and see that it is gone; NotFound where there is none, ReadOnly where it is to be tried again.
+
+    `token` is unique to this run.
+    """
     found = yield from read(reference)
     removal = yield from remove(reference, digest=exchange.require(reference, found).digest, token=token)
+    if isinstance(removal.kept, ReadOnly):
+        raise removal.kept
     if removal.kept is None:
         (response,) = yield [exchange.get_manifest(reference)]
         if exchange.read_manifest(reference, response) is not None:
@@ -59,6 +63,8 @@ def _untag_if_there(reference: Reference, *, token: str) -> Protocol[Removal]:
         return (yield from untag(reference, token=token))
     except NotFound:
         return Removal(reference=reference)
+    except ReadOnly:
+        raise
     except RegistryError as error:
         return Removal(reference=reference, kept=error)
 
@@ -84,7 +90,9 @@ def remove(reference: Reference, *, digest: str, token: str) -> Protocol[Removal
 
 def buried(manifest: Index | Image) -> str:
     """Return the digest that a tag named before its removal began; nothing where the tag is no tombstone."""
-    return manifest.annotations.get(_WAS, "") if isinstance(manifest, manifests.Index) else ""
+    if not isinstance(manifest, manifests.Index) or manifest.descriptors:
+        return ""
+    return manifest.annotations.get(_WAS, "")
 
 
 def read(reference: Reference) -> Protocol[Index | Image | None]:
@@ -110,10 +118,11 @@ def list_tags(repository: Reference) -> Protocol[list[str]]:
 
 
 def _tags(repository: Reference, body: bytes) -> Sequence[str]:
-    try:
-        return [str(tag) for tag in json.loads(body).get("tags") or ()]
-    except (ValueError, AttributeError) as error:
-        raise RegistryFailed(f"{repository.name}: the list of tags is no list", status=200) from error
+    found = exchange.parse_json(body)
+    tags = (found.get("tags") or []) if isinstance(found, dict) else None
+    if not isinstance(tags, list):
+        raise RegistryFailed(f"{repository.name}: the list of tags is no list", status=200)
+    return [str(tag) for tag in tags]
 
 
 def _deletes_digests(reference: Reference, token: str) -> Protocol[bool]:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from scripts.toolchain.commands import Log
 
 # What provides a command is asked for by its command, so that a user's own serves as well.
-COMMANDS = {"cc": "gcc", "curl": "curl", "openssl": "openssl", "ssh-keygen": "openssh-client", "ip": "iproute2"}
+COMMANDS = {
+    "cc": "gcc", "ctr": "containerd", "curl": "curl", "openssl": "openssl", "ssh-keygen": "openssh-client", "ip": "iproute2",
+}  # fmt: skip
 MACHINES = (
     "arch-test", "binfmt-support", "docker-registry", "libc6-dev", "libseccomp-dev", "mmdebstrap", "nftables",
     "openssh-server", "qemu-user-static", "skopeo", "systemd-container",
