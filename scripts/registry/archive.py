@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
+import io
 import sys
 import tempfile
-import zipapp
+import zipfile
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_MAIN = b"""\
+from scripts.registry import cli
+
+cli.run_and_exit()
+"""
+
+
+def pack() -> bytes:
+    """Return the program as the bytes of one executable file; the same modules make the same bytes, whenever and wherever."""
+    root = _HERE.parents[1]
+    modules = {path.relative_to(root).as_posix(): path.read_bytes() for path in _HERE.rglob("*.py")}
+    content = {"scripts/__init__.py": b"", "__main__.py": _MAIN, **modules}
+    buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
+    buffer.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, body in sorted(content.items()):
+            entry = zipfile.ZipInfo(name)  # without a date of its own, and with no rights of this machine
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            packed.writestr(entry, body)
+    return buffer.getvalue()
 
 
 def write(target: Path) -> None:
     """Write the program, executable, whole or not at all."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        package = Path(folder) / "content" / "scripts" / "registry"
-        package.mkdir(parents=True)
-        (package.parent / "__init__.py").touch()
-        for module in sorted(_HERE.glob("*.py")):
-            shutil.copy(module, package)
         packed = Path(folder) / "packed"
-        zipapp.create_archive(
-            package.parents[1],
-            packed,
-            interpreter="/usr/bin/env python3",
-            main="scripts.registry.cli:run_and_exit",
-            compressed=True,
-        )
+        packed.write_bytes(pack())
+        packed.chmod(0o755)
         packed.replace(target)
 
 
