@@ -13,6 +13,10 @@ RegistryError
 ├── RegistryUnreachable             it did not answer
 ├── VerificationFailed              what is stored is not what was written
 ├── Contended                       other writers never let go of the tag
+├── StoreUnreadable                 the registry's files cannot be read, or not as its own
+├── StoreDamaged                    the registry's files are not as they should be: nothing may be collected
+├── CollectionStopped               a collection went no further than was safe
+├── PlaceUnreachable                the host, pod or API server that has the registry does not answer
 └── Locked                          somebody else holds the lock
 """
 
@@ -81,3 +85,23 @@ class Contended(RegistryError):
 
 class Locked(RegistryError):
     """Another process holds the lock."""
+
+
+class StoreUnreadable(RegistryError):
+    """The registry's files cannot be read, or not as what they are taken for."""
+
+
+class StoreDamaged(RegistryError):
+    """The registry's files are not as they should be; `damages` says which, each with its repair."""
+
+    def __init__(self, message: str, *, damages: tuple[object, ...] = (), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.damages = damages
+
+
+class CollectionStopped(RegistryError):
+    """A collection went no further than was safe."""
+
+
+class PlaceUnreachable(RegistryError, ConnectionError):
+    """What the registry runs on does not answer, or refuses."""

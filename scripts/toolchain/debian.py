@@ -24,7 +24,7 @@ COMMANDS = {
     "cc": "gcc", "ctr": "containerd", "curl": "curl", "openssl": "openssl", "ssh-keygen": "openssh-client", "ip": "iproute2",
 }  # fmt: skip
 MACHINES = (
-    "arch-test", "binfmt-support", "docker-registry", "libc6-dev", "libseccomp-dev", "mmdebstrap", "nftables",
+    "arch-test", "binfmt-support", "busybox-static", "docker-registry", "libc6-dev", "libseccomp-dev", "mmdebstrap", "nftables",
     "openssh-server", "qemu-user-static", "skopeo", "systemd-container",
 )  # fmt: skip
 

@@ -38,7 +38,9 @@ PURE = {
     "scripts.registry.errors", "scripts.registry.platforms", "scripts.registry.references", "scripts.registry.manifests",
     "scripts.registry.exchange", "scripts.registry.records", "scripts.registry.sources", "scripts.registry.merge",
     "scripts.registry.untag", "scripts.registry.backup", "scripts.registry.inspection",
-    "scripts.registry.lag", "scripts.registry.maintenance",
+    "scripts.registry.lag", "scripts.registry.maintenance", "scripts.registry.mode",
+    "scripts.registry.collection.store", "scripts.registry.collection.damage", "scripts.registry.collection.plan",
+    "scripts.registry.collection.retention", "scripts.registry.collection.commands",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",

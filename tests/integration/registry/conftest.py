@@ -71,3 +71,44 @@ def slipway(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture
+def storage():
+    """A registry's files: where they are, and how they become older."""
+    return Storage
+
+
+class Storage:
+    """The files of a registry of ours."""
+
+    def __init__(self, registry):
+        self.folder = registry.home / "storage/docker/registry/v2"
+
+    def age(self, seconds):
+        """Let everything have been written that much earlier."""
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                written = path.stat().st_mtime - seconds
+                os.utime(path, (written, written))
+
+    def repository(self, name):
+        """Return a repository's folder."""
+        return self.folder / "repositories" / name
+
+    def revision(self, name, digest):
+        """Return the folder of a manifest's link."""
+        return self.repository(name) / "_manifests/revisions" / digest.replace(":", "/")
+
+    def tag(self, name, tag):
+        """Return a tag's folder."""
+        return self.repository(name) / "_manifests/tags" / tag
+
+    def blob(self, digest):
+        """Return a blob's file."""
+        encoded = digest.removeprefix("sha256:")
+        return self.folder / "blobs/sha256" / encoded[:2] / encoded / "data"
+
+    def blobs(self):
+        """Return the digests of all blobs."""
+        return {f"sha256:{path.parent.name}" for path in self.folder.glob("blobs/sha256/*/*/data")}

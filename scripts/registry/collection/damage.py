@@ -1,0 +1,153 @@
+"""What is wrong with a storage, and how to repair it: where registry:2's own collection stops, or deletes what is in use.
+
+Each rule is one state of the files that a crash, a full disk, another tool or an earlier `garbage-collect -m` leaves.
+Paths are below the storage's folder docker/registry/v2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripts.registry.collection.store import Repository, Store, Tag
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """One thing that is wrong: where, what, what registry:2's own collection would do, and what repairs it.
+
+    `command` is what brings it back to what it was, run in the storage's folder, where there is such a command;
+    `advice` is what helps else.
+    """
+
+    where: str
+    what: str
+    effect: str
+    advice: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.effect}"
+
+    @property
+    def repair(self) -> str:
+        """Return what to do."""
+        return "; or ".join(filter(None, (self.command, self.advice)))
+
+
+def find(store: Store, *, grace_s: int) -> tuple[Damage, ...]:
+    """Return all that is wrong. What was written within the grace time may be a push that goes on just now."""
+    return tuple(
+        damage
+        for name, repository in sorted(store.repositories.items())
+        for damage in _repository(store, name, repository, young=store.now - grace_s)
+    )
+
+
+def _repository(store: Store, name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
+    yield from _folders(name, repository, young=young)
+    for digest, link in sorted(repository.revisions.items()):
+        yield from _revision(store, name, digest, link.digest)
+    for tag, found in sorted(repository.tags.items()):
+        yield from _tag(store, name, repository, tag, found)
+
+
+def _folders(name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
+    path = f"repositories/{name}"
+    if "_manifests" not in repository.folders:
+        if all(written > young for written in repository.layers.values()):
+            return  # a first push, before its first manifest
+        yield Damage(
+            where=path,
+            what="it has layers and no _manifests",
+            effect="all its blobs would be deleted",
+            advice=f"if it was never pushed to the end: rm -r {path}; else push its images again, or restore _manifests",
+        )
+        return
+    if "_layers" not in repository.folders and (repository.revisions or repository.tags):
+        yield Damage(
+            where=path,
+            what="it has manifests and no _layers",
+            effect="it would be overlooked, and all its blobs deleted",
+            advice=f"mkdir {path}/_layers, then push its images again: their layers' links are gone",
+        )
+    if "tags" not in repository.folders and any(each.written <= young for each in repository.revisions.values()):
+        yield Damage(
+            where=path,
+            what="it has manifests and no tags",
+            effect="all of it would count as untagged",
+            advice=f"if nothing of it is in use: rm -r {path}; else mkdir {path}/_manifests/tags and push its tags again",
+        )
+
+
+def _revision(store: Store, name: str, digest: str, content: str) -> Iterator[Damage]:
+    path = f"repositories/{name}/_manifests/revisions/{digest.replace(':', '/')}/link"
+    if content != digest:
+        yield Damage(
+            where=path,
+            what=f"the link holds {content[:80]!r}" if content else "the link is empty",
+            effect="the collection would end here, or mark something else",
+            command=f"printf {digest} > {path}",
+            advice=f"rm -r {path.removesuffix('/link')}",
+        )
+    if digest not in store.blobs:
+        yield Damage(
+            where=f"{name}@{digest}",
+            what="its manifest is gone",
+            effect="its configuration and layers would be deleted",
+            advice=f"push it again; or give it up: rm -r {path.removesuffix('/link')}",
+        )
+    elif digest in store.unreadable:
+        algorithm, _, encoded = digest.partition(":")
+        data = f"blobs/{algorithm}/{encoded[:2]}/{encoded}/data"
+        yield Damage(
+            where=f"{name}@{digest}",
+            what=f"its manifest cannot be read: {store.unreadable[digest]}",
+            effect="the collection would end here, or delete its configuration and layers",
+            advice=f"give it up, and push it again: rm -r {path.removesuffix('/link')} {data}",
+        )
+
+
+def _tag(store: Store, name: str, repository: Repository, tag: str, found: Tag) -> Iterator[Damage]:
+    path = f"repositories/{name}/_manifests/tags/{tag}"
+    if found.current is None or not found.current.digest:
+        known = [digest for _, digest in sorted((at, digest) for digest, at in found.history.items())]
+        before = next((each for each in reversed(known) if each in repository.revisions), "")
+        yield Damage(
+            where=f"{name}:{tag}",
+            what="its link is empty" if found.current else "its folder names nothing",
+            effect="what it named would count as untagged",
+            command=f"mkdir -p {path}/current && printf {before} > {path}/current/link" if before else "",
+            advice=f"push it again; or take it away: rm -r {path}",
+        )
+        return
+    digest = found.current.digest
+    if digest not in repository.revisions:
+        yield _unlinked(store, name, digest, where=f"{name}:{tag}", what="the manifest that it names has no link")
+        return
+    pending, seen = [digest], {digest}
+    while pending:
+        parent = pending.pop()
+        references = store.references.get(parent)
+        for child in references.children if references else ():
+            if child in seen:
+                continue
+            seen.add(child)
+            pending.append(child)
+            if child not in repository.revisions:
+                yield _unlinked(store, name, child, where=f"{name}:{tag}", what=f"{child} of its index is missing")
+
+
+def _unlinked(store: Store, name: str, digest: str, *, where: str, what: str) -> Damage:
+    path = f"repositories/{name}/_manifests/revisions/{digest.replace(':', '/')}"
+    tag = where.removeprefix(f"{name}:")
+    return Damage(
+        where=where,
+        what=what,
+        effect="its configuration and layers would be deleted",
+        command=f"mkdir -p {path} && printf {digest} > {path}/link" if digest in store.blobs else "",
+        advice=f"push it again, or slipway restore REGISTRY/{name}:{tag}",
+    )

@@ -1,0 +1,221 @@
+"""A registry's storage as a value: repositories, tags with their history, revisions, layers and blobs, and what they refer to.
+
+It is read from the registry's own files (distribution, registry/storage/paths.go), in one listing and one reading of
+manifests (commands.py). Times are in seconds by the clock of the host that has the files; sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scripts.registry import manifests
+from scripts.registry.errors import StoreUnreadable
+from scripts.registry.references import DIGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_MANIFEST_TYPES = (
+    manifests.INDEXES | manifests.IMAGES | {"", "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link file: when it was written, and the digest that it holds, empty where it holds none."""
+
+    written: int
+    digest: str
+
+
+@dataclass(slots=True)
+class Tag:
+    """A tag: what it names, None where its folder names nothing; and when it was last given each digest that it had."""
+
+    current: Link | None = None
+    history: dict[str, int] = field(default_factory=dict)
+
+    def displaced(self) -> Iterator[tuple[str, int]]:
+        """Yield each digest that it names no more, with the time at which it lost the tag."""
+        current = self.current
+        ordered = sorted(((written, digest) for digest, written in self.history.items()))
+        for number, (_, digest) in enumerate(ordered):
+            if current and digest == current.digest:
+                continue
+            later = [written for written, _ in ordered[number + 1 :][:1]]
+            yield digest, min(later) if later else (current.written if current else ordered[number][0])
+
+
+@dataclass(slots=True)
+class Repository:
+    """A repository's own folder; `folders` are those of `_layers`, `_manifests`, `tags` and `revisions` that it has."""
+
+    folders: set[str] = field(default_factory=set)
+    tags: dict[str, Tag] = field(default_factory=dict)
+    revisions: dict[str, Link] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob's size, and when it was written."""
+
+    size: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What a manifest refers to: manifests of its own repository, blobs, and the manifest that it is about."""
+
+    children: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    subject: str = ""
+
+
+@dataclass(slots=True)
+class Store:
+    """A whole storage, as it was at `now`. `uploads` are the times at which parts of unfinished uploads were written."""
+
+    now: int
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    blobs: dict[str, Blob] = field(default_factory=dict)
+    uploads: list[int] = field(default_factory=list)
+    references: dict[str, References] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Manifests that are no manifests, and why."""
+
+    def revisions(self) -> set[str]:
+        """Return the digests of all manifests that some repository has."""
+        return {digest for repository in self.repositories.values() for digest in repository.revisions}
+
+    def to_read(self, known: Mapping[str, References]) -> dict[str, int]:
+        """Return the manifests that have to be read, with their sizes; those in `known` have been."""
+        wanted = self.revisions() - known.keys()
+        return {digest: self.blobs[digest].size for digest in sorted(wanted & self.blobs.keys())}
+
+
+def parse(listing: str) -> Store:
+    """Read what commands.LIST printed. StoreUnreadable: it is not whole."""
+    sections: dict[str, list[str]] = {}
+    section: list[str] = []
+    for line in listing.splitlines():
+        if line.startswith("="):
+            section = sections.setdefault(line[1:], [])
+        else:
+            section.append(line)
+    if not {"now", "end"} <= sections.keys():
+        hint = "run it again; nothing was changed yet"
+        raise StoreUnreadable("the registry's storage: its listing broke off", hint=hint)
+    store = Store(now=int(sections["now"][0]))
+    store.uploads = [int(line.partition(" ")[0]) for line in sections.get("uploads", ())]
+    for line in sections.get("folders", ()):
+        _folder(store, line)
+    for size, written, path in _stats(sections.get("blobs", ())):
+        _, algorithm, _, encoded, _ = path.split("/")
+        store.blobs[f"{algorithm}:{encoded}"] = Blob(size, written)
+    contents: dict[str, str] = {}
+    for line in sections.get("contents", ()):
+        path, _, content = line.partition(":")
+        contents[path] = f"{contents[path]} {content}" if path in contents else content
+    for _, written, path in _stats(sections.get("links", ())):
+        _link(store, path.split("/"), written, contents)
+    return store
+
+
+def _stats(lines: Iterable[str]) -> Iterator[tuple[int, int, str]]:
+    for line in lines:
+        size, written, path = line.split(" ", 2)
+        yield int(size), int(written), path
+
+
+def _folder(store: Store, path: str) -> None:
+    parts = path.split("/")
+    repository, rest = _split(store, parts)
+    if rest and rest[0] in {"_manifests", "_layers"}:
+        repository.folders.add(rest[0])
+    if rest[:1] == ["_manifests"] and len(rest) == 2:
+        repository.folders.add(rest[1])
+    if rest[:2] == ["_manifests", "tags"] and len(rest) == 3:
+        repository.tags.setdefault(rest[2], Tag())
+
+
+def _link(store: Store, parts: list[str], written: int, contents: Mapping[str, str]) -> None:
+    repository, rest = _split(store, parts)
+    match rest:
+        case ["_layers", algorithm, encoded, "link"]:
+            repository.layers[f"{algorithm}:{encoded}"] = written
+        case ["_manifests", "revisions", algorithm, encoded, "link"]:
+            repository.revisions[f"{algorithm}:{encoded}"] = Link(written, contents.get("/".join(parts), ""))
+        case ["_manifests", "tags", tag, "current", "link"]:
+            content = contents.get("/".join(parts), "")
+            digest = content if DIGEST.fullmatch(content) else ""
+            repository.tags.setdefault(tag, Tag()).current = Link(written, digest)
+        case ["_manifests", "tags", tag, "index", algorithm, encoded, "link"]:
+            repository.tags.setdefault(tag, Tag()).history[f"{algorithm}:{encoded}"] = written
+
+
+def _split(store: Store, parts: list[str]) -> tuple[Repository, list[str]]:
+    """Return the repository that a path is of, and the rest of the path: no part of a repository's name begins with _."""
+    place = next((number for number, part in enumerate(parts) if part.startswith("_")), len(parts))
+    name = "/".join(parts[1:place])
+    if place == len(parts):
+        return Repository(), []
+    if parts[place] == "_uploads" and name not in store.repositories:  # an upload alone makes no repository
+        return Repository(), []
+    return store.repositories.setdefault(name, Repository()), parts[place:]
+
+
+def cut(content: bytes, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """Cut what commands.READ printed into the files that it was made of. A piece that has not its digest is still returned."""
+    pieces, position = {}, 0
+    for digest, size in sizes.items():
+        pieces[digest] = content[position : position + size]
+        position += size
+    if position != len(content):
+        raise StoreUnreadable(
+            f"the registry's manifests: {len(content)} bytes came, not {position}", hint="run it again"
+        )
+    return pieces
+
+
+def learn(store: Store, pieces: Mapping[str, bytes]) -> None:
+    """Add what manifests say."""
+    for digest, body in pieces.items():
+        try:
+            store.references[digest] = references_of(digest, body)
+        except ValueError as error:
+            store.unreadable[digest] = str(error)
+
+
+def references_of(digest: str, body: bytes) -> References:
+    """Return what a manifest refers to. ValueError: it is none, or not this one."""
+    if not body:
+        raise ValueError("it is empty")
+    algorithm, _, encoded = digest.partition(":")
+    if hashlib.new(algorithm, body).hexdigest() != encoded:
+        raise ValueError("its content has another digest")
+    found = json.loads(body)
+    if not isinstance(found, dict):
+        raise ValueError("it is no manifest")  # noqa: TRY004 - of what the file says, not of a value's type
+    subject = _digests([found["subject"]])[0] if found.get("subject") else ""
+    if isinstance(found.get("manifests"), list):
+        parts = found["manifests"]
+        children = [each for each in parts if isinstance(each, dict) and each.get("mediaType", "") in _MANIFEST_TYPES]
+        others = [each for each in parts if each not in children]
+        return References(children=_digests(children), blobs=_digests(others), subject=subject)
+    if isinstance(found.get("layers"), list) and "config" in found:
+        return References(blobs=_digests([found["config"], *found["layers"]]), subject=subject)
+    if isinstance(found.get("fsLayers"), list):  # schema 1
+        return References(blobs=_digests(found["fsLayers"], "blobSum"))
+    raise ValueError("it is no manifest")
+
+
+def _digests(descriptors: Iterable[Any], key: str = "digest") -> tuple[str, ...]:
+    found = [each.get(key) if isinstance(each, dict) else None for each in descriptors]
+    if not all(isinstance(each, str) and ":" in each for each in found):
+        raise ValueError("a descriptor of it has no digest")
+    return tuple(dict.fromkeys(str(each) for each in found))

@@ -1,0 +1,244 @@
+"""Reading, judging and planning the storage of real registries, 2.8.2 and 3.1.2, with Debian's commands and with busybox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from scripts.benchmarks.registries import SERVERS
+from scripts.registry.collection import damage, reading
+from scripts.registry.collection.places import ThisHost
+from scripts.registry.collection.plan import LOST_TAG, YOUNG, Rules, plan
+from scripts.registry.errors import StoreUnreadable
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+DAY = 86400
+RULES = Rules(grace_s=DAY)
+
+
+@pytest.fixture(params=list(SERVERS))
+def server(request, new_registry):
+    """A registry of a test's own, whose files may be broken."""
+    return new_registry(request.param)
+
+
+@pytest.fixture
+def files(server, storage):
+    """Its files."""
+    return storage(server)
+
+
+def _read(files, **options):
+    return reading.read(ThisHost(folder=files.folder, **options))
+
+
+def _damages(files):
+    return [str(each) for each in damage.find(_read(files), grace_s=DAY)]
+
+
+def _repair(files):
+    """Do what the findings say."""
+    for each in damage.find(_read(files), grace_s=DAY):
+        subprocess.run(["sh", "-c", each.command], cwd=files.folder, check=True)
+
+
+def _collect(server, *options):
+    """Run the registry's own collection."""
+    return subprocess.run(
+        [SERVERS[server.version], "garbage-collect", *options, server.home / "config.yml"],
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["debian", "busybox"])
+def shell(request, tmp_path):
+    """A shell with Debian's commands, and one that knows no others than busybox's."""
+    if request.param == "debian":
+        return ("sh",)
+    if not shutil.which("busybox"):
+        pytest.skip("this host lacks busybox (run scripts/setup)")
+    (tmp_path / "bin").mkdir()
+    subprocess.run(["busybox", "--install", "-s", tmp_path / "bin"], check=True)
+    return ("/usr/bin/env", f"PATH={tmp_path / 'bin'}", "sh")
+
+
+def test_a_storage_is_read_whole(server, files, shell):
+    """Repositories, tags with what they named before, manifests with their parts, and unfinished uploads."""
+    first = server.push_index("team/app", "1", [AMD64, ARM64], attest=True)
+    second = server.push_index("team/app", "1", [AMD64], text="new")
+    server.push_image("other", AMD64, tag="latest")
+    server.request("POST", "other/blobs/uploads/").raise_for_status()
+
+    found = _read(files, shell=shell)
+
+    tag = found.repositories["team/app"].tags["1"]
+    assert set(found.repositories) == {"team/app", "other"}
+    assert tag.current.digest == second
+    assert set(tag.history) == {first, second}
+    assert [digest for digest, _ in tag.displaced()] == [first]
+    assert len(found.references[first].children) == 4
+    assert found.blobs.keys() == files.blobs()
+    assert found.blobs[first].size == len(server.get("team/app", first))
+    assert found.uploads
+    assert damage.find(found, grace_s=DAY) == ()
+
+
+def test_the_plan_is_what_the_registry_then_frees(server, files):
+    """Unlinking what is planned and running the stock collection frees the planned blobs, and no other."""
+    server.push_index("app", "1", [AMD64, ARM64], attest=True)
+    server.push_index("app", "1", [AMD64, ARM64], attest=True, text="new")
+    server.push_index("copy", "1", [AMD64], attest=True)
+    server.push_image("app", ARM64, text="by digest")
+    before = files.blobs()
+    files.age(2 * DAY)
+
+    found = plan(_read(files), RULES)
+    for name, digest in found.unlink:
+        shutil.rmtree(files.revision(name, digest))
+    done = _collect(server)
+
+    assert done.returncode == 0, done.stderr
+    assert before - files.blobs() == set(found.frees)
+    assert found.live <= files.blobs()
+    assert plan(_read(files), RULES).frees == {}
+
+
+def test_a_platform_that_a_push_took_away_is_kept(server, files):
+    """A naive push of one architecture, ten minutes ago, over an index of last month."""
+    old = server.push_index("app", "1", [AMD64, ARM64])
+    files.age(30 * DAY)
+    server.push_image("app", AMD64, tag="1", text="naive")
+    files.age(600)
+
+    found = plan(_read(files), RULES)
+
+    assert found.kept["app", old] == LOST_TAG
+    assert found.unlink == ()
+    files.age(DAY)
+    assert ("app", old) in plan(_read(files), RULES).unlink
+
+
+def test_a_push_by_digest_and_layers_alone_are_young(server, files):
+    """Neither has a tag; a repository that has only layers is a push that goes on."""
+    image = server.push_image("app", AMD64)
+    server.push_blob("begun", b"a layer")
+
+    found = plan(_read(files), RULES)
+
+    assert found.kept == {("app", image["digest"]): YOUNG}
+    assert len(found.held) == 1
+    assert _damages(files) == []
+
+
+class TestDamage:
+    """What stops the stock collection, or makes it delete what is in use: found, told, and cured by what is told."""
+
+    @pytest.fixture(autouse=True)
+    def image(self, server, files):
+        """A tag of two platforms, whole, from two days ago; and one that it named before."""
+        server.push_index("app", "1", [AMD64, ARM64], text="before")
+        self.index = server.push_index("app", "1", [AMD64, ARM64])
+        self.arm64 = server.images("app", "1")[ARM64][0]
+        files.age(2 * DAY)
+
+    def _only(self, files):
+        (found,) = _damages(files)
+        return found
+
+    def test_an_empty_revision_link(self, server, files):
+        """A crash while it was written: the stock collection ends there."""
+        (files.revision("app", self.arm64) / "link").write_text("")
+
+        assert _collect(server).returncode != 0
+        assert "the link is empty" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert _collect(server).returncode == 0
+
+    def test_an_empty_tag_link(self, server, files):
+        """The tag's history tells what it named."""
+        (files.tag("app", "1") / "current/link").write_text("")
+
+        assert "app:1: its link is empty" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert server.get("app", "1")
+
+    def test_a_tag_without_current(self, server, files):
+        """It is listed and cannot be pulled."""
+        shutil.rmtree(files.tag("app", "1") / "current")
+
+        assert "app:1: its folder names nothing" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert server.get("app", "1")
+
+    def test_a_manifest_that_is_gone(self, files):
+        """The stock collection says nothing and deletes its layers."""
+        files.blob(self.arm64).unlink()
+
+        assert f"app@{self.arm64}: its manifest is gone" in self._only(files)
+        assert "push it again" in damage.find(_read(files), grace_s=DAY)[0].repair
+
+    @pytest.mark.parametrize("content", ["", '{"schemaVersion": 2}', "{}", "no JSON"])
+    def test_a_manifest_that_is_none(self, files, content):
+        """Empty, cut, or another."""
+        files.blob(self.arm64).write_text(content)
+
+        assert "its manifest cannot be read" in self._only(files)
+
+    def test_a_repository_without_manifests(self, files):
+        """All its blobs would go."""
+        shutil.rmtree(files.repository("app") / "_manifests")
+
+        assert "it has layers and no _manifests" in self._only(files)
+
+    def test_a_repository_without_layers(self, files):
+        """It is overlooked by the stock collection of 2.8."""
+        shutil.rmtree(files.repository("app") / "_layers")
+
+        assert "it has manifests and no _layers" in self._only(files)
+
+    def test_a_repository_without_tags(self, files):
+        """Was it never tagged, or did the folder get lost? Nobody can tell."""
+        shutil.rmtree(files.repository("app") / "_manifests/tags")
+
+        assert "it has manifests and no tags" in self._only(files)
+
+    def test_a_child_that_was_deleted(self, server, files):
+        """As an API deletion by digest leaves it, or 2.8's --delete-untagged: the index answers, the platform does not."""
+        server.request("DELETE", f"app/manifests/{self.arm64}")
+
+        assert f"app:1: {self.arm64} of its index is missing" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert server.get("app", self.arm64)
+
+    def test_a_tag_whose_manifest_has_no_link(self, files):
+        """The stock collection would take its layers."""
+        shutil.rmtree(files.revision("app", self.index))
+
+        assert "app:1: the manifest that it names has no link" in self._only(files)
+
+    def test_what_two_points_of_damage_say(self, files):
+        """All are told at once, each with its place."""
+        files.blob(self.arm64).unlink()
+        (files.tag("app", "1") / "current/link").write_text("")
+
+        assert len(_damages(files)) == 2
+
+
+def test_a_storage_that_cannot_be_read_is_told(server, files):
+    """A folder that is not the registry's user's to read."""
+    server.push_image("app", AMD64, tag="1")
+    place = ThisHost(folder=files.folder, shell=("setpriv", "--reuid=65534", "--clear-groups", "sh"))
+    files.folder.chmod(0o755)
+    for path in files.folder.parents:
+        path.chmod(path.stat().st_mode | 0o711)
+    (files.repository("app") / "_manifests").chmod(0o700)
+
+    with pytest.raises(StoreUnreadable, match="it cannot be listed"):
+        reading.read(place)
