@@ -87,7 +87,7 @@ def parse(raw: Mapping[str, str]) -> Settings:
     settings = Settings(
         builders=reader.read("builders", _builders),
         address=reader.read("address", _one_of("keep", "ipv6", "ephemeral")),
-        allowed_cidrs=reader.read("allowedCidrs", _cidrs),
+        allowed_cidrs=reader.read("allowedCidrs", _allowed),
         protect=reader.read("protect", _boolean),
         image=reader.read("image", _text),
         **reader.read("buildkit", _buildkit, {"buildkit_version": "", "tarballs": {}}),
@@ -244,6 +244,13 @@ def _cidrs(value: str | None) -> tuple[str, ...]:
     if problems:
         raise _Problem("\n".join(problems))
     return tuple(networks)
+
+
+def _allowed(value: str | None) -> tuple[str, ...]:
+    networks = _cidrs(value)
+    if not networks:
+        raise _Problem('the list is empty, so nobody could reach a builder; everybody is ["0.0.0.0/0", "::/0"]')
+    return networks
 
 
 def _builders(value: str | None) -> tuple[BuilderSetting, ...]:

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -49,7 +50,7 @@ def up(options: argparse.Namespace) -> int:
     with instance.locked(options.state):
         running = instance.load(options.state)
         if running and instance.answers(running):
-            _describe(running, "is up already")
+            _describe(running, "is up already", options.state)
             return 0
         missing: tuple[str, ...] = ()
         if not options.api_only:
@@ -65,7 +66,7 @@ def up(options: argparse.Namespace) -> int:
         launched = instance.launch(
             options.state, port=options.port, control_port=options.control_port, api_only=options.api_only
         )
-        _describe(launched, "is up")
+        _describe(launched, "is up", options.state)
         for name in missing:
             print(f"note      no {name} machine image: {name} servers will fail (run scripts/setup)")
     return 0
@@ -114,7 +115,7 @@ def status(options: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
         return 0 if healthy else 1
     if running:
-        _describe(running, "is up" if healthy else "does not answer")
+        _describe(running, "is up" if healthy else "does not answer", options.state)
     else:
         print(f"local cloud is down (start it: {COMMAND} up)")
     for one in found:
@@ -139,7 +140,7 @@ def host(options: argparse.Namespace) -> int:
     preflight.check_linux()
     preflight.check_root()
     if network.HUB not in network.namespaces():
-        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up")
+        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up --state {options.state}")
     namespace = network.add_host(options.name, options.ipv4, tuple(options.also))
     print(f"{namespace}: {options.ipv4} {network.host_ipv6(options.ipv4)} {' '.join(options.also)}".rstrip())
     print(f"next      ip netns exec {namespace} COMMAND")
@@ -251,12 +252,13 @@ def _images() -> Path:
     return Path(cache) / "slipway/machines"
 
 
-def _describe(running: instance.Instance, what: str) -> None:
+def _describe(running: instance.Instance, what: str, state: Path) -> None:
     kind = "API only, no machines" if running.api_only else "API and machines"
     print(f"local cloud {what} ({kind}, pid {running.pid})")
     print(f"endpoint  {running.endpoint}")
     print(f"control   http://127.0.0.1:{running.control_port}")
-    print(f'next      eval "$({COMMAND} env)"')
+    where = "" if state == DEFAULT_STATE else f" --state {shlex.quote(str(state))}"
+    print(f'next      eval "$({COMMAND} env{where})"')
 
 
 def _machines(state: Path) -> list[dict[str, Any]]:

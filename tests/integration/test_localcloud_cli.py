@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -102,14 +104,16 @@ def _answers(address, port=22, deadline_s=10.0):
 
 
 def test_up_is_said_once_and_done_once(up):
-    """A second `up` changes nothing and says so; `status` and `env` agree on where the API is."""
+    """A second `up` changes nothing and says so; the `env` line that it gives says where the API is, as `status` does."""
     pid = _status(up)["pid"]
 
     again = _done("up", "--state", str(up), *PORTS)
 
     assert again.splitlines()[0] == f"local cloud is up already (API and machines, pid {pid})"
     assert _status(up)["endpoint"] == f"http://127.0.0.1:{PORT}/v1"
-    assert _done("env", "--state", str(up)).splitlines()[0] == f"export HCLOUD_ENDPOINT=http://127.0.0.1:{PORT}/v1"
+    given = re.fullmatch(r'next +eval "\$\(python -m scripts.localcloud (.*)\)"', again.splitlines()[-1])
+    assert given
+    assert _done(*shlex.split(given[1])).splitlines()[0] == f"export HCLOUD_ENDPOINT=http://127.0.0.1:{PORT}/v1"
 
 
 def test_a_server_of_the_api_is_a_machine_on_the_network(client, up):

@@ -74,6 +74,11 @@ def test_every_problem_is_told_at_once():
         ({"maxPriceHourly": "cheap"}, "slipway:maxPriceHourly: 'cheap' is not a price per hour, for example 0.05"),
         ({"maxPriceHourly": "-1"}, "slipway:maxPriceHourly: '-1' is not a price per hour, for example 0.05"),
         (
+            {"allowedCidrs": "[]"},
+            "slipway:allowedCidrs: the list is empty, so nobody could reach a builder; "
+            'everybody is ["0.0.0.0/0", "::/0"]',
+        ),
+        (
             {"allowedCidrs": '["10.0.0.1/8"]'},
             "slipway:allowedCidrs: '10.0.0.1/8' is no network: 10.0.0.1/8 has host bits set",
         ),
