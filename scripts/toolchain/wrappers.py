@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 
-OURS = {"pulumi-language-python": "language_python", "pulumi-resource-hcloud": "hcloud"}
+OURS = {
+    "pulumi-language-python": "language_python",
+    "pulumi-resource-hcloud": "hcloud",
+    "pulumi-resource-kubernetes": "kubernetes",
+}
 """Executable, and the module of ours that it runs."""
 
 OF_THE_SDK = ("cmd/pulumi-language-python-exec", "dist/pulumi-resource-pulumi-python")

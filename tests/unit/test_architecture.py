@@ -25,6 +25,7 @@ DOORS = {
     "grpc": {"builders.health", "scripts.toolchain.plugins"},
     "grpc_health": {"builders.health"},
     "hcloud": {"builders.hetzner", "scripts.toolchain.plugins.hcloud"},
+    "kubernetes": {"scripts.toolchain.plugins.kubernetes.api"},
     "pulumi_hcloud": {"infra.components"},
     "pulumi": {"infra", "scripts.toolchain.plugins"},
 }

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from scripts.toolchain.plugins.errors import Cancelled
 from scripts.toolchain.plugins.hcloud.api import Api
 from scripts.toolchain.plugins.hcloud.configuration import Configuration
-from scripts.toolchain.plugins.hcloud.errors import Cancelled, CloudError
+from scripts.toolchain.plugins.hcloud.errors import CloudError
 
 NOT_FOUND = CloudError(code="not_found", message="not found")
 SUCCESS = {"id": 1, "command": "any", "status": "success", "error": None}

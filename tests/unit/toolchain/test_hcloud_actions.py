@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from scripts.toolchain.plugins.errors import Cancelled, ProviderError
 from scripts.toolchain.plugins.hcloud.actions import ActionWaiter
 from scripts.toolchain.plugins.hcloud.configuration import Configuration
-from scripts.toolchain.plugins.hcloud.errors import ActionFailed, Cancelled, CloudError, ProviderError
+from scripts.toolchain.plugins.hcloud.errors import ActionFailed, CloudError
 
 
 class Cloud:

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.toolchain.plugins.hcloud.check import check_inputs
 from scripts.toolchain.plugins.hcloud.resources import RESOURCES
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 SCHEMAS = {kind.schema.name: kind.schema for kind in RESOURCES.values()}
 NAMED = ("Firewall", "Network", "PlacementGroup", "PrimaryIp", "Server", "SshKey", "Volume")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from scripts.toolchain.plugins.errors import InvalidConfiguration
 from scripts.toolchain.plugins.hcloud.configuration import (
     Configuration,
     check_configuration,
     load_configuration,
     parse_duration,
 )
-from scripts.toolchain.plugins.hcloud.errors import InvalidConfiguration
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 TOKEN = "t" * 64
 

@@ -7,7 +7,7 @@ import pytest
 from scripts.toolchain.plugins.hcloud.diff import plan_changes
 from scripts.toolchain.plugins.hcloud.resources import RESOURCES
 from scripts.toolchain.plugins.hcloud.resources.server import user_data_digest
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 SCHEMAS = {kind.schema.name: kind.schema for kind in RESOURCES.values()}
 

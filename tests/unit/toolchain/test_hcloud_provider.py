@@ -19,15 +19,10 @@ from pulumi.provider.experimental.provider import (
 )
 from pulumi.runtime.rpc import UNKNOWN as WIRE_UNKNOWN
 
-from scripts.toolchain.plugins.hcloud.errors import (
-    ActionFailed,
-    CloudError,
-    InitializationFailed,
-    InvalidConfiguration,
-    ProviderError,
-)
+from scripts.toolchain.plugins.errors import InitializationFailed, InvalidConfiguration, ProviderError
+from scripts.toolchain.plugins.hcloud.errors import ActionFailed, CloudError
 from scripts.toolchain.plugins.hcloud.provider import HcloudProvider
-from scripts.toolchain.plugins.hcloud.values import from_properties, to_properties
+from scripts.toolchain.plugins.values import from_properties, to_properties
 
 TYPES = {"server_types": [{"id": 1, "name": "cax21", "architecture": "arm"}]}
 IMAGES = {"images": [{"id": 7, "name": "debian-12"}]}

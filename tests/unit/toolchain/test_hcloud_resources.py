@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from scripts.toolchain.plugins.hcloud.errors import CloudError, ProviderError
+from scripts.toolchain.plugins.errors import ProviderError
+from scripts.toolchain.plugins.hcloud.errors import CloudError
 from scripts.toolchain.plugins.hcloud.resources import RESOURCES
 
 KINDS = {kind.schema.name: kind for kind in RESOURCES.values()}

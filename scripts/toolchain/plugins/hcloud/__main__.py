@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from scripts.toolchain.plugins.hcloud.provider import HcloudProvider
-from scripts.toolchain.plugins.hcloud.serve import serve
+from scripts.toolchain.plugins.serve import serve
 
 VERSION = "1.43.3"
 """The SDK that it speaks to."""

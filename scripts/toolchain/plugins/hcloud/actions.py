@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from scripts.toolchain.plugins.hcloud.errors import ActionFailed, ProviderError
+from scripts.toolchain.plugins.errors import ProviderError
+from scripts.toolchain.plugins.hcloud.errors import ActionFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

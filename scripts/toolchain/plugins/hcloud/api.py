@@ -7,8 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scripts.toolchain.plugins.errors import Cancelled
 from scripts.toolchain.plugins.hcloud.actions import ActionWaiter
-from scripts.toolchain.plugins.hcloud.errors import Cancelled, CloudError, CloudUnreachable
+from scripts.toolchain.plugins.hcloud.errors import CloudError, CloudUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection

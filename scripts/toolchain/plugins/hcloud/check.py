@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scripts.toolchain.plugins.hcloud.schema import ListOf, MapOf, Object, Property, Scalar, Schema, Type
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from scripts.toolchain.plugins.errors import InvalidConfiguration
 from scripts.toolchain.plugins.hcloud.check import Failure
-from scripts.toolchain.plugins.hcloud.errors import InvalidConfiguration
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scripts.toolchain.plugins.hcloud.errors import ProviderError
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.resources.primary_ip import primary_ip_outputs
 from scripts.toolchain.plugins.hcloud.resources.server import server_outputs
 from scripts.toolchain.plugins.hcloud.resources.server_network import attachment_outputs

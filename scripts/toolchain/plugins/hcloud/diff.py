@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from scripts.toolchain.plugins.hcloud.schema import ListOf, MapOf, Object, Property, Schema, Type
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN, has_unknown
+from scripts.toolchain.plugins.values import UNKNOWN, has_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Collection

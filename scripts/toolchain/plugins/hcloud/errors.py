@@ -1,28 +1,14 @@
-"""What the provider reports to the engine instead of a result.
+"""What the provider reports of the Hetzner API instead of a result.
 
 ProviderError
-├── InvalidConfiguration   token, endpoint, polling
 ├── CloudError             the API answered with an error; `code` is its own
 ├── CloudUnreachable       it did not answer
-├── ActionFailed           what the API had begun went wrong
-├── Cancelled              the engine asked to stop
-└── InitializationFailed   the object exists, but what had to follow failed
+└── ActionFailed           what the API had begun went wrong
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-class ProviderError(Exception):
-    """Any foreseeable failure; `str()` is the line that the engine shows."""
-
-
-class InvalidConfiguration(ProviderError, ValueError):
-    """The provider cannot be used as it is configured."""
+from scripts.toolchain.plugins.errors import ProviderError
 
 
 class CloudError(ProviderError):
@@ -44,17 +30,3 @@ class ActionFailed(ProviderError):
     def __init__(self, *, command: str, code: str, message: str, action_id: int) -> None:
         super().__init__(f"action {command} failed: {message} ({code}, {action_id})")
         self.code = code
-
-
-class Cancelled(ProviderError):
-    """The engine asked to stop while this was under way."""
-
-
-class InitializationFailed(ProviderError):
-    """An object was made and must be in the state, though what had to follow failed."""
-
-    def __init__(self, reason: str, *, object_id: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        super().__init__(reason)
-        self.object_id = object_id
-        self.inputs = inputs
-        self.outputs = outputs

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from scripts.toolchain.plugins.hcloud.errors import ProviderError
+from scripts.toolchain.plugins.errors import ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

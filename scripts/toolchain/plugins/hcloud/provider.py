@@ -28,15 +28,15 @@ from pulumi.provider.experimental.provider import (
     UpdateResponse,
 )
 
+from scripts.toolchain.plugins.errors import InitializationFailed, ProviderError
 from scripts.toolchain.plugins.hcloud.api import Api
 from scripts.toolchain.plugins.hcloud.check import DEFAULTS, check_inputs
 from scripts.toolchain.plugins.hcloud.configuration import check_configuration, load_configuration
 from scripts.toolchain.plugins.hcloud.data_sources import DATA_SOURCES
 from scripts.toolchain.plugins.hcloud.diff import Change, plan_changes
-from scripts.toolchain.plugins.hcloud.errors import InitializationFailed, ProviderError
 from scripts.toolchain.plugins.hcloud.resources import RESOURCES
 from scripts.toolchain.plugins.hcloud.state import known_after, planned_outputs, refreshed_inputs
-from scripts.toolchain.plugins.hcloud.values import from_properties, has_unknown, to_properties
+from scripts.toolchain.plugins.values import from_properties, has_unknown, to_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

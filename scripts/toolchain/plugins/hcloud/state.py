@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scripts.toolchain.plugins.hcloud.diff import same
-from scripts.toolchain.plugins.hcloud.values import UNKNOWN
+from scripts.toolchain.plugins.values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.api import begun, retrying
-from scripts.toolchain.plugins.hcloud.errors import CloudError, ProviderError
+from scripts.toolchain.plugins.hcloud.errors import CloudError
 from scripts.toolchain.plugins.hcloud.resources.base import Made, Resource, Values, given
 from scripts.toolchain.plugins.hcloud.schema import (
     INTEGER,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.api import retrying
-from scripts.toolchain.plugins.hcloud.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.resources.base import Made, Resource, Values, given
 from scripts.toolchain.plugins.hcloud.schema import Schema, boolean, integer, labels, text
 

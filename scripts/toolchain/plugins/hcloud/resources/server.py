@@ -7,9 +7,9 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud import lookup
 from scripts.toolchain.plugins.hcloud.api import begun
-from scripts.toolchain.plugins.hcloud.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.resources import server_changes as changes
 from scripts.toolchain.plugins.hcloud.resources.base import Made, Resource, Values, given
 from scripts.toolchain.plugins.hcloud.resources.primary_ip import location_name

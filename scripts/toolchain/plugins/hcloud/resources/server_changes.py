@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud import lookup
-from scripts.toolchain.plugins.hcloud.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.resources.base import Resource, Values, given
 from scripts.toolchain.plugins.hcloud.resources.firewall import move_firewall, server_target
 from scripts.toolchain.plugins.hcloud.resources.server_network import (

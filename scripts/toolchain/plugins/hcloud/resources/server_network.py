@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scripts.toolchain.plugins.errors import ProviderError
 from scripts.toolchain.plugins.hcloud.api import retrying
-from scripts.toolchain.plugins.hcloud.errors import CloudError, ProviderError
+from scripts.toolchain.plugins.hcloud.errors import CloudError
 from scripts.toolchain.plugins.hcloud.resources.base import Made, Resource, Values, given
 from scripts.toolchain.plugins.hcloud.schema import STRING, Schema, array, integer, text
 

@@ -49,7 +49,9 @@ def to_python(value: PropertyValue) -> Any:
 
 
 def to_property(value: Any) -> PropertyValue:
-    """Wrap a Python value; what is None inside a mapping is left out."""
+    """Wrap a Python value; what is None inside a mapping is left out, and what is wrapped already stays as it is."""
+    if isinstance(value, PropertyValue):
+        return value
     if value is UNKNOWN:
         return PropertyValue(_WIRE_UNKNOWN)
     if isinstance(value, Mapping):
@@ -62,13 +64,10 @@ def to_property(value: Any) -> PropertyValue:
 
 
 def to_properties(values: Mapping[str, Any], *, secret: Iterable[str] = ()) -> dict[str, PropertyValue]:
-    """Wrap a mapping of properties, marking those named in `secret`."""
+    """Wrap a mapping of properties, marking those named in `secret` beside what is marked already."""
     marked = frozenset(secret)
-    return {
-        name: to_property(value).with_secret(is_secret=name in marked)
-        for name, value in values.items()
-        if value is not None
-    }
+    wrapped = {name: to_property(value) for name, value in values.items() if value is not None}
+    return {name: value.with_secret(is_secret=value.is_secret or name in marked) for name, value in wrapped.items()}
 
 
 def from_properties(values: Mapping[str, PropertyValue]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime import proto
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
-from pulumi.runtime.proto import provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2_grpc, status_pb2
 
-from scripts.toolchain.plugins.hcloud.errors import InitializationFailed, ProviderError
-from scripts.toolchain.plugins.hcloud.values import to_properties
+from scripts.toolchain.plugins.errors import InitializationFailed, ProviderError
+from scripts.toolchain.plugins.values import to_properties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ class Reporter(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             except InitializationFailed as error:
                 await context.abort(_CODE, str(error), (("grpc-status-details-bin", _details(error)),))
             except TimeoutError:
-                await context.abort(_CODE, "timed out; raise customTimeouts, or look at the object's actions")
+                await context.abort(_CODE, "timed out; raise customTimeouts, or look at the object itself")
             except ProviderError as error:
                 await context.abort(_CODE, str(error))
 
@@ -61,11 +61,29 @@ class Reporter(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 def serve(arguments: Sequence[str], *, version: str, provider: Provider) -> None:
     """Serve a provider until the engine ends it; the port goes to stdout, as the engine expects."""
-    engine = next((argument for argument in arguments if not argument.startswith("-")), "")
+    engine = engine_address(arguments)
     with suppress(KeyboardInterrupt):
         asyncio.run(_serve(ProviderServicer(list(arguments), version, provider, engine_address=engine)))
     # A request that still hangs on a thread must not keep the process: nobody is left to hear its answer.
     os._exit(0)
+
+
+def engine_address(arguments: Sequence[str]) -> str:
+    """Return where the engine listens, which it tells as the first argument."""
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
+
+
+class Engine:
+    """The engine's own ear: for what a user should see though nothing failed."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def warn(self, urn: str, message: str) -> None:
+        """Show a warning beside a resource."""
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            request = proto.LogRequest(severity=proto.LogSeverity.WARNING, message=message, urn=urn)
+            await engine_pb2_grpc.EngineStub(channel).Log(request)
 
 
 async def _serve(servicer: ProviderServicer) -> None:
