@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,7 +20,6 @@ import yaml
 from scripts.benchmarks.stage import CACHE, StageFailed
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Self
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -81,7 +81,7 @@ class Registry:
         (self.home / "config.yml").write_text(yaml.safe_dump(config))
         with self.log.open("a") as file:
             self.process = subprocess.Popen(
-                [SERVERS[self.version], "serve", self.home / "config.yml"],
+                self._command(),
                 stdout=file,
                 stderr=file,
                 env={**os.environ, "OTEL_TRACES_EXPORTER": "none", **environment},
@@ -96,6 +96,9 @@ class Registry:
                 time.sleep(0.02)
             else:
                 return self
+
+    def _command(self) -> list[str | Path]:
+        return [SERVERS[self.version], "serve", self.home / "config.yml"]
 
     def stop(self) -> None:
         """End it; what it stores stays."""
@@ -223,6 +226,43 @@ class Registry:
         index = {"schemaVersion": 2, "mediaType": media_type, "manifests": [*images, *attestations], **(extra or {})}
         text = json.dumps(index, separators=(",", ":")) if compact else json.dumps(index, indent=2)
         return self.put(repository, tag, text.encode(), media_type)
+
+
+_SUPERVISOR = """\
+trap 'kill "$child"; wait "$child"; exit 0' TERM
+while :; do
+	sh -c "$0" slipway "$@" &
+	child=$!
+	wait "$child"
+	sleep 0.05
+done
+"""
+
+
+@dataclass(kw_only=True)
+class Supervised(Registry):
+    """A registry that is started again whenever it ends, by an entrypoint that reads its mode from a file."""
+
+    entrypoint: str
+
+    @property
+    def mode_file(self) -> Path:
+        """Where its mode is told."""
+        return self.home / "mode"
+
+    def _command(self) -> list[str | Path]:
+        return ["sh", "-c", _SUPERVISOR, self.entrypoint, *super()._command()]
+
+    def start(self, **environment: str) -> Self:
+        """Start it and what keeps it running."""
+        return super().start(SLIPWAY_MODE_FILE=str(self.mode_file), **environment)
+
+    def end(self) -> None:
+        """End the registry alone; it is started again."""
+        if self.process:
+            children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+            for child in Path(children).read_text().split():
+                os.kill(int(child), signal.SIGTERM)
 
 
 def images_of(body: bytes) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 import tempfile
@@ -9,6 +10,9 @@ import zipfile
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_BUNDLED = ("websocket", "yaml")
+"""Libraries of pure Python that go along; yaml does without its C part."""
+
 _MAIN = b"""\
 from scripts.registry import cli
 
@@ -20,7 +24,7 @@ def pack() -> bytes:
     """Return the program as the bytes of one executable file; the same modules make the same bytes, whenever and wherever."""
     root = _HERE.parents[1]
     modules = {path.relative_to(root).as_posix(): path.read_bytes() for path in _HERE.rglob("*.py")}
-    content = {"scripts/__init__.py": b"", "__main__.py": _MAIN, **modules}
+    content = {"scripts/__init__.py": b"", "__main__.py": _MAIN, **modules, **_libraries()}
     buffer = io.BytesIO(b"#!/usr/bin/env python3\n")
     buffer.seek(0, io.SEEK_END)
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -29,6 +33,21 @@ def pack() -> bytes:
             entry.compress_type = zipfile.ZIP_DEFLATED
             packed.writestr(entry, body)
     return buffer.getvalue()
+
+
+def _libraries() -> dict[str, bytes]:
+    """Return the modules of the libraries that go along, without their tests."""
+    found = {}
+    for name in _BUNDLED:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{name} is not installed: run scripts/setup")
+        folder = Path(spec.origin).parent
+        for path in folder.rglob("*.py"):
+            inside = path.relative_to(folder.parent)
+            if "tests" not in inside.parts:
+                found[inside.as_posix()] = path.read_bytes()
+    return found
 
 
 def write(target: Path) -> None:

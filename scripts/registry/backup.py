@@ -14,13 +14,13 @@ from scripts.registry import exchange, merge, records, untag
 from scripts.registry.errors import NotFound, ReadOnly, RegistryError, VerificationFailed
 from scripts.registry.manifests import Contribution, Image, Index
 from scripts.registry.merge import Merged, Order
+from scripts.registry.references import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from scripts.registry.exchange import Protocol
     from scripts.registry.platforms import Platform
-    from scripts.registry.references import Reference
 
 _PREFIX = f"{records.PREFIX}backup."
 _CHILD = f"{records.PREFIX}image."
@@ -111,6 +111,35 @@ def backup(repository: Reference, *, policy: Policy, now: datetime, token: str) 
     return backed
 
 
+def due(named: Mapping[str, str]) -> bool:
+    """Tell whether a tag has no backup of what it names; `named` are the digests of a repository's tags."""
+    taken: dict[str, tuple[datetime, str]] = {}
+    nowhere = Reference(host="", repository="")
+    for found in filter(None, (parse(nowhere, tag) for tag in named)):
+        taken[found.key] = max(taken.get(found.key, (found.taken, found.digest)), (found.taken, found.digest))
+    return any(
+        taken.get(records.key(tag), (None, ""))[1] != digest[7:19]
+        for tag, digest in named.items()
+        if not tag.startswith(records.PREFIX)
+    )
+
+
+def rescue(tag: Reference, digest: str, *, had: datetime) -> Protocol[Backup | None]:
+    """Back up what a tag named at a time, if that had a platform which the tag has no more; None: it had not, or is gone."""
+    lost = yield from untag.read(tag.at(digest))
+    if not isinstance(lost, Index) or untag.buried(lost):
+        return None
+    present = yield from untag.read(tag)
+    if present is None or not set(lost.images()) - set((yield from _platforms(tag, present))):
+        return None
+    if any(each.digest == digest[7:19] for each in (yield from backups(tag))):
+        return None
+    taken = yield from _keep(tag, lost, now=had, have=set())
+    if isinstance(taken, RegistryError):
+        raise taken
+    return taken
+
+
 def restore(target: Reference, chosen: str, *, now: datetime, token: str) -> Protocol[Merged]:
     """Bring a tag back: without `chosen`, the platforms that it has lost; with it, that backup to the byte."""
     every = yield from backups(target)
@@ -137,11 +166,21 @@ def restore(target: Reference, chosen: str, *, now: datetime, token: str) -> Pro
 
 
 def _take(reference: Reference, *, now: datetime, have: set[str]) -> Protocol[Backup | RegistryError]:
-    """Store a tag's bytes under a backup's tag, each of its images first."""
+    """Back up what a tag names."""
     try:
         found = exchange.require(reference, (yield from untag.read(reference)))
         if untag.buried(found):
             raise NotFound(f"{reference}: its removal was cut off", hint=f"slipway untag {reference}")
+    except RegistryError as error:
+        return error
+    return (yield from _keep(reference, found, now=now, have=have))
+
+
+def _keep(
+    reference: Reference, found: Index | Image, *, now: datetime, have: set[str]
+) -> Protocol[Backup | RegistryError]:
+    """Store bytes that a tag names, or named, under a backup's tag, each of their images first."""
+    try:
         if isinstance(found, Index):
             wanted = [each for each in found.descriptors if _child_tag(each.digest) not in have]
             responses = yield [exchange.get_manifest(reference.at(each.digest)) for each in wanted]

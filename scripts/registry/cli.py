@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from scripts.registry.collection import command as collection
 from scripts.registry.connection import add_connection, duration, guarded, new_client, run
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def add_verbs(verb: Verb) -> argparse.ArgumentParser:
         "--all-with-prefix", metavar="PREFIX", default="", help="all tags that begin so: forgotten staging tags"
     )
     add_connection(untag, writes=True, listing=True)
+    collection.add(verb)
     return verifying
 
 
@@ -103,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="slipway-registry",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Merge, verify, back up and restore multi-platform tags of a registry.",
+        description="Merge, verify, back up, restore and collect multi-platform tags of a registry.",
         epilog="example: slipway-registry inspect registry.example.com/app:1.2",
     )
     parser.set_defaults(debug=False)

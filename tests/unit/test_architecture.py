@@ -27,6 +27,7 @@ DOORS = {
     "hcloud": {"builders.hetzner", "scripts.toolchain.plugins.hcloud"},
     "kubernetes": {"scripts.toolchain.plugins.kubernetes.api"},
     "pulumi_hcloud": {"infra.components"},
+    "websocket": {"scripts.registry.collection.cluster"},
     "pulumi": {"infra", "scripts.toolchain.plugins"},
 }
 
@@ -41,7 +42,8 @@ PURE = {
     "scripts.registry.untag", "scripts.registry.backup", "scripts.registry.inspection",
     "scripts.registry.lag", "scripts.registry.maintenance", "scripts.registry.mode",
     "scripts.registry.collection.store", "scripts.registry.collection.damage", "scripts.registry.collection.plan",
-    "scripts.registry.collection.retention", "scripts.registry.collection.commands",
+    "scripts.registry.collection.retention", "scripts.registry.collection.commands", "scripts.registry.collection.gate",
+    "scripts.registry.collection.server", "scripts.registry.collection.quiet", "scripts.registry.collection.report",
 }  # fmt: skip
 IMPURE = {
     "asyncio", "http", "multiprocessing", "os", "pathlib", "random", "requests", "secrets", "shutil", "socket",

@@ -33,3 +33,82 @@ READ = """\
 head -c "$1" | xargs cat --
 """
 """The files that stdin names, one after the other; $1 is the number of bytes of stdin, whose end is not seen."""
+
+# The shell's own `read` looks at a process without starting another; it drops the NULs between arguments.
+SERVER = """\
+for each in /proc/[0-9]*; do
+	line= && { read -r line <"$each/cmdline"; } 2>/dev/null
+	case $line in *serve*) ;; *) continue ;; esac
+	[ "$(tr '\\0' '\\n' 2>/dev/null <"$each/cmdline" | sed -n 2p)" = serve ] || continue
+	[ -z "$1" ] || tr '\\0' '\\n' 2>/dev/null <"$each/environ" | grep -qxF -e "$1" || continue
+	server=${each#/proc/}
+	break
+done
+[ -n "${server:-}" ] || { echo 'no registry runs here' >&2; exit 3; }
+echo =pid
+echo "$server"
+echo =now
+date +%s
+echo =arguments
+tr '\\0' '\\n' <"/proc/$server/cmdline" || exit 1
+echo =environment
+tr '\\0' '\\n' <"/proc/$server/environ" || exit 1
+echo =configuration
+cat -- "$(tr '\\0' '\\n' <"/proc/$server/cmdline" | sed -n 3p)" || exit 1
+echo
+echo =end
+"""
+"""The registry's process: what it was started with, and its configuration. $1 is a line that its environment must have, if any."""
+
+_GUARD = """\
+tr '\\0' '\\n' <"/proc/$1/environ" | grep -qx "SLIPWAY_READONLY_UNTIL=$2" || {
+	echo 'the registry is not read-only any more' >&2
+	exit 4
+}
+left=$(($2 - $(date +%s) - 5))
+[ "$left" -gt 0 ] || { echo 'no time is left before the registry becomes writable' >&2; exit 4; }
+"""
+"""Nothing is changed but under the mode that was asked for ($2, its expiry), in the process that has it ($1)."""
+
+REMOVE = f"""{_GUARD}head -c "$3" | timeout "$left" xargs rm -rf --
+"""
+"""Remove the folders and files that stdin names, $3 bytes of it, in that order."""
+
+LINK = f"""{_GUARD}head -c "$3" | while read -r folder digest; do
+	mkdir -p "$folder" && printf %s "$digest" >"$folder/link" || exit 1
+done
+"""
+"""Write links: each line of stdin, $3 bytes of it, is a folder and what its link holds."""
+
+HOLD = f"""{_GUARD}folder=repositories/$4/_manifests
+mkdir -p "repositories/$4/_layers" "$folder/tags" "$folder/revisions/sha256/$5" "$(dirname "$6")" &&
+	head -c "$3" >"$6" && printf %s "sha256:$5" >"$folder/revisions/sha256/$5/link"
+"""
+"""Store a manifest, $3 bytes of stdin, in the repository $4: $5 is its sha256, $6 the file of its content."""
+
+COLLECT = f"""{_GUARD}name=$(tr '\\0' '\\n' <"/proc/$1/cmdline" | sed -n 1p)
+file=$(tr '\\0' '\\n' <"/proc/$1/cmdline" | sed -n 3p)
+{{
+	cat "/proc/$1/environ"
+	printf '%s\\0' timeout "$left" "$name" garbage-collect $3 "$file"
+}} | xargs -0 -x -s 120000 env -i
+"""
+"""The registry's own collection, with the registry's own program, configuration and environment; $3 is --dry-run or nothing."""
+
+STRAY = """\
+for each in /proc/[0-9]*; do
+	line= && { read -r line <"$each/cmdline"; } 2>/dev/null
+	case $line in *garbage-collect*) ;; *) continue ;; esac
+	[ "$(tr '\\0' '\\n' 2>/dev/null <"$each/cmdline" | sed -n 2p)" = garbage-collect ] || continue
+	tr '\\0' '\\n' 2>/dev/null <"$each/cmdline" | grep -qxF -e "$1" || continue
+	kill -KILL "${each#/proc/}"
+	while kill -0 "${each#/proc/}" 2>/dev/null && ! grep -q '^State:.Z' "$each/status" 2>/dev/null; do sleep 1; done
+	echo "${each#/proc/}"
+done
+"""
+"""End the collections that still run with the configuration $1, and wait until they have ended."""
+
+METRICS = """\
+wget -q -O - "http://$1/metrics" 2>/dev/null || curl -fsS "http://$1/metrics"
+"""
+"""What the registry counts, at its debug address $1."""

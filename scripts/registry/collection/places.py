@@ -39,7 +39,9 @@ class Done:
 class Place(Protocol):
     """Somewhere to run commands; PlaceUnreachable where that cannot be done or its end is not known."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what errors call it."""
 
     def sh(self, script: str, *arguments: str, stdin: bytes = b"", timeout_s: float = 600) -> Done:
         """Run a script with sh and wait for its end."""
@@ -65,3 +67,21 @@ class ThisHost:
         except subprocess.TimeoutExpired as error:
             raise PlaceUnreachable(f"{self.name}: a command did not end within {timeout_s:.0f} s") from error
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """A folder of a place."""
+
+    place: Place
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """Return the place's name."""
+        return self.place.name
+
+    def sh(self, script: str, *arguments: str, stdin: bytes = b"", timeout_s: float = 600) -> Done:
+        """Run a script there."""
+        inside = f'cd -- "$1" || exit 1\nshift\n{script}'
+        return self.place.sh(inside, self.folder, *arguments, stdin=stdin, timeout_s=timeout_s)

@@ -1,6 +1,8 @@
 """scripts.registry.archive: the program as one file."""
 
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -25,10 +27,27 @@ def test_the_same_modules_make_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_every_module_is_in_it_at_its_place(tmp_path):
-    """Those of packages inside the package too; nothing else."""
+    """Those of packages inside the package too, and the libraries that go along; nothing else."""
     archive.write(tmp_path / "program.pyz")
 
     names = set(zipfile.ZipFile(tmp_path / "program.pyz").namelist())
     wanted = {f"scripts/registry/{path.relative_to(PACKAGE).as_posix()}" for path in PACKAGE.rglob("*.py")}
-    assert names == {*wanted, "scripts/__init__.py", "__main__.py"}
+    libraries = {name for name in names if name.startswith(("websocket/", "yaml/"))}
+    assert names - libraries == {*wanted, "scripts/__init__.py", "__main__.py"}
+    assert {"websocket/_core.py", "yaml/loader.py"} <= libraries
+    assert not {name for name in libraries if "tests" in name or not name.endswith(".py")}
     assert os.access(tmp_path / "program.pyz", os.X_OK)
+
+
+def test_it_needs_nothing_but_python(tmp_path):
+    """Without this host's packages, a collection gets as far as the cluster that is not there; in less than 1 MiB."""
+    archive.write(tmp_path / "program.pyz")
+    collect = ["gc", "127.0.0.1:1", "--namespace", "n", "--deployment", "d", "--kubeconfig", "nowhere"]
+
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", tmp_path / "program.pyz", *collect], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: kubeconfig nowhere: no such file or directory")
+    assert (tmp_path / "program.pyz").stat().st_size < 1 << 20

@@ -1,0 +1,402 @@
+"""One collection, step by step; each step may be the last one, and then nothing is lost and the registry takes writes again.
+
+Mark, back up, wait for quiet, roll to read-only and prove it, mark again, take links away, ask the registry's own
+collection what it would delete, let it, look whether all is there that must be, roll back, verify every tag.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from scripts.registry import backup, exchange, maintenance, manifests, mode, records
+from scripts.registry.collection import commands, damage, gate, quiet, reading
+from scripts.registry.collection.places import Within
+from scripts.registry.collection.plan import LOST_TAG, Plan, Rules, plan
+from scripts.registry.collection.report import Report
+from scripts.registry.errors import (
+    CollectionStopped,
+    Locked,
+    PlaceUnreachable,
+    ReadOnly,
+    RegistryError,
+    StoreDamaged,
+    VerificationFailed,
+)
+from scripts.registry.references import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from scripts.registry.backup import Policy
+    from scripts.registry.collection.keepers import Keeper
+    from scripts.registry.collection.places import Done, Place
+    from scripts.registry.collection.server import Server
+    from scripts.registry.collection.store import Repository, Store
+    from scripts.registry.exchange import Protocol
+
+HOLD = "slipway-hold"
+"""The repository that holds, during a sweep, what is too young to go and has no manifest."""
+
+_PROOFS = 3
+_BATCH = 512
+_PROVE_S, _RESTORE_S, _PAUSE_S = 30.0, 120.0, 0.5
+_QUIET_PAUSE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is wanted. Times are in seconds; without a policy no backups are taken; with `quiet_s` 0 nothing is waited for."""
+
+    host: str
+    rules: Rules
+    policy: Policy | None
+    quiet_s: float
+    quiet_deadline_s: float
+    stop_limit_s: int
+    largest_share: float
+    dry_run: bool
+    token: str
+
+
+class Collection:
+    """One run. `ask` runs a protocol on connections of its own; `say` tells what is being done."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        order: Order,
+        *,
+        ask: Callable[[Callable[[], Protocol[Any]]], Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self._keeper = keeper
+        self._order = order
+        self._ask = ask
+        self._say = say
+        self._report = Report(dry_run=order.dry_run)
+        self._began = time.monotonic()
+
+    def run(self) -> Report:
+        """Collect."""
+        report, order = self._report, self._order
+        if order.dry_run:
+            server = self._keeper.server()
+            server.check()
+            report.plan = self._mark(server)[1]
+            return report
+        with self._keeper.held():
+            server = self._usual(self._keeper.server())
+            server.check()
+            store, report.plan = self._mark(server)
+            self._part("mark")
+            if not server.deletes:
+                report.notes.append("the registry's API deletes nothing; a collection does all the same")
+            if order.policy:
+                self._back_up(store, report.plan, order.policy)
+            if report.plan.unlink or report.plan.untag or report.plan.frees:
+                self._wait_for_quiet(server)
+                self._without_writes(server, store)
+                self._verify(report.plan)
+            self._part("")
+        return report
+
+    def _usual(self, server: Server) -> Server:
+        """Bring a registry back that a run which died has left in its mode, with what may still collect there."""
+        if not server.until:
+            return server
+        self._say("a run that died left the registry read-only; restoring it first")
+        return self._restore(server)
+
+    def _mark(self, server: Server, *, known: Store | None = None) -> tuple[Store, Plan]:
+        """Read the storage and plan; StoreDamaged where something is wrong with it."""
+        self._say("reading the storage")
+        store = reading.read(self._storage(server), known=known.references if known else None)
+        store.repositories.pop(HOLD, None)
+        damages = damage.find(store, grace_s=self._order.rules.grace_s)
+        if damages:
+            raise StoreDamaged(
+                f"the registry's storage is damaged in {len(damages)} {'places' if len(damages) > 1 else 'place'}; "
+                "nothing was collected",
+                damages=damages,
+                hint=f"the commands are for {server.folder}, while nobody pushes; then run this again",
+            )
+        found = plan(store, self._order.rules)
+        self._report.blobs_before = len(store.blobs)
+        self._report.bytes_before = sum(each.size for each in store.blobs.values())
+        gate.check_share(len(found.frees), len(store.blobs), largest=self._order.largest_share)
+        return store, found
+
+    def _back_up(self, store: Store, found: Plan, policy: Policy) -> None:
+        """Back up every tag that has no backup of what it names, and what lost its tag and had a platform that the tag lacks."""
+        now = datetime.fromtimestamp(store.now, UTC)
+        due = [name for name, each in sorted(store.repositories.items()) if _due(each)]
+        if due:
+            self._say(f"backing up {len(due)} {'repositories' if len(due) > 1 else 'repository'}")
+        for name in due:
+            repository = Reference(host=self._order.host, repository=name)
+            try:
+                backed = self._ask(
+                    partial(backup.backup, repository, policy=policy, now=now, token=f"{self._order.token}-{name}")
+                )
+            except RegistryError as error:
+                self._report.notes.append(f"{name}: not backed up: {error}")
+                continue
+            self._report.backups += [str(each.reference) for each in backed.taken]
+            self._report.notes += [f"{name}:{tag}: not backed up: {why}" for tag, why in backed.failed.items()]
+        for (name, digest), reason in found.kept.items():
+            if reason == LOST_TAG:
+                self._rescue(store, name, digest)
+        self._part("backup")
+
+    def _rescue(self, store: Store, name: str, digest: str) -> None:
+        for tag, found in store.repositories[name].tags.items():
+            lost_at = dict(found.displaced()).get(digest)
+            if not lost_at or tag.startswith(records.PREFIX):
+                continue
+            place = Reference(host=self._order.host, repository=name, tag=tag)
+            had = datetime.fromtimestamp(lost_at - 1, UTC)
+            try:
+                taken = self._ask(partial(backup.rescue, place, digest, had=had))
+            except RegistryError as error:
+                self._report.notes.append(f"{place}: what it lost is not backed up: {error}")
+                continue
+            if taken:
+                self._report.backups.append(str(taken.reference))
+
+    def _wait_for_quiet(self, server: Server) -> None:
+        """Wait until nobody has written for a while, or until that was waited for long enough."""
+        order = self._order
+        if not order.quiet_s:
+            return
+        self._say(f"waiting until nobody has pushed for {order.quiet_s:.0f} s, {order.quiet_deadline_s:.0f} s at most")
+        began = last = time.monotonic()
+        counted: float | None = None
+        while time.monotonic() - last < order.quiet_s:
+            if time.monotonic() - began > order.quiet_deadline_s:
+                self._report.notes.append(f"pushes never paused for {order.quiet_s:.0f} s; they had to wait")
+                break
+            self._keeper.still_held()
+            uploads = self._storage(server).sh(quiet.UPLOADS)
+            busy = quiet.busy_uploads(uploads.text, quiet_s=order.quiet_s)
+            if server.metrics:
+                writes = quiet.writes(self._keeper.place.sh(commands.METRICS, server.metrics).text)
+                busy += counted is not None and writes != counted
+                counted = writes
+            if busy:
+                last = time.monotonic()
+            time.sleep(min(_QUIET_PAUSE_S, order.quiet_s / 4))
+        self._part("quiet")
+
+    def _without_writes(self, server: Server, store: Store) -> None:
+        """Roll to read-only, collect, and roll back, whatever happens."""
+        now = self._keeper.server().now
+        until = now + self._order.stop_limit_s
+        self._say("rolling the registry to read-only")
+        try:
+            server = self._keeper.roll(mode.read_only(until))
+            self._prove(store, read_only=True)
+            self._stopped("roll")
+            self._collect(server, store)
+        except Locked:  # whoever has taken over restores it
+            raise
+        except BaseException as error:
+            self._say("restoring the registry")
+            try:
+                self._restore(server)
+            except RegistryError as failed:
+                when = datetime.fromtimestamp(until, UTC)
+                raise CollectionStopped(
+                    f"{error}; and the registry stays read-only until {when:%H:%M:%S} UTC, when it becomes writable "
+                    f"by itself: {failed}",
+                    hint=getattr(error, "hint", None),
+                ) from error
+            raise
+        self._say("rolling the registry back")
+        self._restore(server)
+        self._prove(store, read_only=False)
+        self._stopped("back")
+
+    def _collect(self, server: Server, before: Store) -> None:
+        """Take away what is planned now, with nobody writing."""
+        report, storage = self._report, self._storage(server)
+        self._remove(storage, server, [f"repositories/{HOLD}"])
+        store, found = self._mark(server, known=before)
+        report.plan = found
+        self._stopped("mark")
+        held = self._hold(storage, server, found)
+        self._say(f"removing {len(found.unlink)} links and {len(found.untag)} tags")
+        self._remove(storage, server, _paths(store, found))
+        self._stopped("unlink")
+        self._say("asking the registry's own collection what it would delete")
+        try:
+            announced = gate.parse(self._run(server, "--dry-run").text)
+            gate.check(announced, found, store, grace_s=self._order.rules.grace_s)
+        except CollectionStopped:
+            self._relink(storage, server, store, found)
+            self._remove(storage, server, held)
+            raise
+        self._stopped("gate")
+        self._keeper.still_held()
+        self._say(f"sweeping {len(announced.blobs)} blobs")
+        self._run(server, "")
+        self._stopped("sweep")
+        self._remove(storage, server, held)
+        after = reading.read(storage, known=store.references)
+        missing = (found.live & store.blobs.keys()) - after.blobs.keys()
+        if missing:
+            raise VerificationFailed(
+                f"{len(missing)} blobs that are in use are gone: {', '.join(sorted(missing)[:3])}",
+                hint="push them again; and tell us, as this must not happen",
+            )
+        report.blobs_freed = len(store.blobs.keys() - after.blobs.keys())
+        report.bytes_freed = sum(store.blobs[digest].size for digest in store.blobs.keys() - after.blobs.keys())
+        self._stopped("check")
+
+    def _hold(self, storage: Place, server: Server, found: Plan) -> list[str]:
+        """Store a manifest of what has none and is too young to go; the paths to remove afterwards."""
+        if not found.held:
+            return []
+        layers = [{"mediaType": "application/octet-stream", "digest": each, "size": 0} for each in sorted(found.held)]
+        value = {"schemaVersion": 2, "mediaType": manifests.OCI_MANIFEST, "config": layers[0], "layers": layers}
+        body = json.dumps(value).encode()
+        digest = sha256(body).hexdigest()
+        path = reading.path_of(f"sha256:{digest}")
+        arguments = (server.pid, str(server.until), str(len(body)), HOLD, digest, path)
+        _require(storage.sh(commands.HOLD, *arguments, stdin=body), "what is too young to go cannot be held")
+        return [f"repositories/{HOLD}", path.removesuffix("/data")]
+
+    def _remove(self, storage: Place, server: Server, paths: Iterable[str]) -> None:
+        names = "".join(f"{path}\n" for path in paths).encode()
+        if names:
+            arguments = (server.pid, str(server.until), str(len(names)))
+            _require(storage.sh(commands.REMOVE, *arguments, stdin=names), "links cannot be removed")
+
+    def _relink(self, storage: Place, server: Server, store: Store, found: Plan) -> None:
+        """Write the links again that were taken away."""
+        links = [(_revision(name, digest), digest) for name, digest in found.unlink]
+        for name, tag in found.untag:
+            current = store.repositories[name].tags[tag].current
+            if current:
+                folder = f"repositories/{name}/_manifests/tags/{tag}"
+                links += [(f"{folder}/current", current.digest)]
+                links += [(f"{folder}/index/{current.digest.replace(':', '/')}", current.digest)]
+        lines = "".join(f"{folder} {digest}\n" for folder, digest in links).encode()
+        if lines:
+            arguments = (server.pid, str(server.until), str(len(lines)))
+            _require(storage.sh(commands.LINK, *arguments, stdin=lines), "links cannot be written back")
+
+    def _run(self, server: Server, option: str) -> Done:
+        done = self._keeper.place.sh(
+            commands.COLLECT, server.pid, str(server.until), option, timeout_s=self._order.stop_limit_s
+        )
+        return _require(done, "the registry's garbage-collect failed")
+
+    def _prove(self, store: Store, *, read_only: bool) -> None:
+        """Make sure, over the network, that writes are refused with 405, or are taken."""
+        repository = Reference(host=self._order.host, repository=next(iter(store.repositories)))
+        deadline, proofs = time.monotonic() + _PROVE_S, 0
+        while proofs < _PROOFS:
+            try:
+                self._ask(lambda: maintenance.check_writable(repository))
+                refused = False
+            except ReadOnly:
+                refused = True
+            proofs = proofs + 1 if refused == read_only else 0
+            if not proofs:
+                if time.monotonic() > deadline:
+                    raise CollectionStopped(
+                        f"{self._order.host}: it still {'takes' if read_only else 'refuses'} writes after its roll",
+                        hint="does this name lead to the registry that is collected, and to no other?",
+                    )
+                time.sleep(_PAUSE_S)
+
+    def _restore(self, server: Server) -> Server:
+        """End what may still collect, then roll to the usual mode; try for a while, as what is lost may come back."""
+        deadline = time.monotonic() + _RESTORE_S
+        while True:
+            try:
+                self._keeper.place.sh(commands.STRAY, server.config_file, timeout_s=60)
+                return self._keeper.roll({})
+            except (PlaceUnreachable, CollectionStopped):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _verify(self, found: Plan) -> None:
+        """Read every tag over the network: it is there and names what it named, or what somebody has pushed since."""
+        self._say(f"verifying {len(found.kept_tags)} tags")
+        wanted = [Reference(host=self._order.host, repository=name, tag=tag) for name, tag in found.kept_tags]
+        failed = self._ask(partial(_read_tags, wanted))
+        if failed:
+            raise VerificationFailed(
+                f"{len(failed)} tags cannot be read after the collection: {'; '.join(failed[:3])}",
+                hint=f"slipway restore {wanted[0].name}:TAG",
+            )
+        self._report.tags_verified = len(wanted)
+        self._part("verify")
+
+    def _storage(self, server: Server) -> Place:
+        return Within(place=self._keeper.place, folder=server.folder)
+
+    def _part(self, name: str) -> None:
+        now = time.monotonic()
+        if name:
+            self._report.parts[name] = self._report.parts.get(name, 0.0) + now - self._began
+        self._began = now
+
+    def _stopped(self, name: str) -> None:
+        now = time.monotonic()
+        self._report.stopped[name] = self._report.stopped.get(name, 0.0) + now - self._began
+        self._began = now
+
+
+def _require(done: Done, what: str) -> Done:
+    if done.code:
+        raise CollectionStopped(f"{what} ({done.said})", hint="run it again: nothing that is in use was touched")
+    return done
+
+
+def _revision(name: str, digest: str) -> str:
+    return f"repositories/{name}/_manifests/revisions/{digest.replace(':', '/')}"
+
+
+def _paths(store: Store, found: Plan) -> list[str]:
+    """Return what is to be removed: tags, then manifests' links, indexes before what they list, then the tags' history."""
+    gone = set(found.unlink)
+    tags = [f"repositories/{name}/_manifests/tags/{tag}" for name, tag in found.untag]
+    indexes = [each for each in found.unlink if store.references[each[1]].children]
+    images = [each for each in found.unlink if not store.references[each[1]].children]
+    history = [
+        f"repositories/{name}/_manifests/tags/{tag}/index/{digest.replace(':', '/')}"
+        for name, repository in store.repositories.items()
+        for tag, each in repository.tags.items()
+        for digest in each.history
+        if (name, digest) in gone and (name, tag) not in found.untag
+    ]
+    return [*tags, *(_revision(*each) for each in (*indexes, *images)), *history]
+
+
+def _due(repository: Repository) -> bool:
+    """Tell whether a tag of it has no backup of what it names."""
+    named = {tag: each.current.digest for tag, each in repository.tags.items() if each.current}
+    return backup.due(named)
+
+
+def _read_tags(wanted: Sequence[Reference]) -> Protocol[list[str]]:
+    """Read tags; what is wrong with those that cannot be read."""
+    failed = []
+    for start in range(0, len(wanted), _BATCH):
+        batch = wanted[start : start + _BATCH]
+        responses = yield [exchange.get_manifest(each) for each in batch]
+        for each, response in zip(batch, responses, strict=True):
+            try:
+                exchange.require(each, exchange.read_manifest(each, response))
+            except RegistryError as error:
+                failed.append(str(error))
+    return failed

@@ -1,0 +1,174 @@
+"""`slipway gc` on real registries that a supervisor keeps running: what it frees, what it keeps, and that writes come back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+DAY = 86400
+
+
+@pytest.fixture(autouse=True)
+def images(kept, kept_files):
+    """A tag of two platforms that was written twice, a month ago; and an image that never had a tag."""
+    kept.push_index("team/app", "1", [AMD64, ARM64], attest=True)
+    kept.push_index("team/app", "1", [AMD64, ARM64], attest=True, text="new")
+    kept.push_image("other", ARM64, text="by digest")
+    kept.push_image("other", AMD64, tag="latest")
+    kept_files.age(30 * DAY)
+
+
+def _writable(registry):
+    return registry.request("POST", "team/app/blobs/uploads/").status_code == 202
+
+
+def test_it_frees_what_nothing_needs_and_all_else_stays(kept, kept_files, collect, slipway):
+    """Then there is nothing more to free, and every tag can be pulled whole."""
+    before, tag = kept_files.blobs(), kept.get("team/app", "1")
+
+    planned = json.loads(collect(kept, "--dry-run", "--format", "json").stdout)["planned"]
+    assert kept_files.blobs() == before
+    done = json.loads(collect(kept, "--format", "json").stdout)
+
+    assert planned["blobs"] == done["freed"]["blobs"] == len(before - kept_files.blobs()) > 8
+    assert done["freed"]["bytes"] == planned["bytes"] > 1000
+    assert done["tagsVerified"] > 1
+    assert set(done["stopped"]["parts"]) == {"roll", "mark", "unlink", "gate", "sweep", "check", "back"}
+    assert kept.get("team/app", "1") == tag
+    slipway("verify", "--deep", kept.name("team/app", "1"), kept.name("other", "latest"))
+    assert _writable(kept)
+    assert not kept.mode_file.exists()
+    assert "nothing to collect; writes were not stopped" in collect(kept).stdout
+
+
+def test_a_platform_that_a_push_took_away_stays_and_is_restored(kept, kept_files, collect, slipway):
+    """A naive push of amd64 ten minutes ago, before anybody took a backup."""
+    arm64 = kept.images("team/app", "1")[ARM64]
+    kept.push_image("team/app", AMD64, tag="1", text="naive")
+    kept_files.age(600)
+
+    collect(kept)
+    slipway("restore", kept.name("team/app", "1"))
+
+    assert kept.images("team/app", "1")[ARM64] == arm64
+    slipway("verify", "--deep", kept.name("team/app", "1"))
+
+
+def test_what_was_swept_can_be_pushed_again(kept, collect, slipway):
+    """The registry does not remember blobs that are gone."""
+    collect(kept)
+
+    kept.push_index("team/app", "again", [AMD64, ARM64], attest=True)
+
+    slipway("verify", "--deep", kept.name("team/app", "again"))
+
+
+def test_layers_without_a_manifest_stay_while_they_are_young(kept, kept_files, collect):
+    """They are of a push that goes on: its manifest can be written after the collection."""
+    blob = kept.push_blob("team/app", b"a layer of a slow push")
+
+    collect(kept)
+
+    assert blob["digest"] in kept_files.blobs()
+    assert not kept_files.repository("slipway-hold").exists()
+    kept_files.age(2 * DAY)
+    collect(kept)
+    assert blob["digest"] not in kept_files.blobs()
+
+
+def test_retention_takes_tags_away(kept, kept_files, collect):
+    """Those that no rule keeps, with the reason; the others stay."""
+    for number in range(4):
+        kept.push_image("many", AMD64, tag=f"v{number}", text=str(number))
+        kept_files.age(2 * DAY)
+
+    done = collect(kept, "--keep-last", "2", "--keep-matching", "v0|1|latest", "--no-backup", "--format", "json")
+
+    assert kept.tags("many") == {"v0", "v2", "v3"}
+    assert json.loads(done.stdout)["planned"]["tags"] == {"many:v1": "written 6 days ago, and no rule keeps it"}
+    assert kept.tags("team/app") == {"1"}
+
+
+def test_listed_digests_stay(kept, collect, tmp_path):
+    """As cluster workloads that run by digest need them."""
+    image = kept.push_image("other", ARM64, text="by digest")
+    (tmp_path / "list").write_text(f"# in use\n{kept.host}/other@{image['digest']}\n")
+
+    collect(kept, "--grace", "0s", "--keep-list", tmp_path / "list")
+
+    assert kept.get("other", image["digest"])
+
+
+def test_damage_stops_it_before_anything_is_done(kept, kept_files, collect):
+    """Each finding with its repair; the registry takes writes all the time."""
+    (kept_files.tag("team/app", "1") / "current/link").write_text("")
+    before, process = kept_files.blobs(), kept.process
+
+    done = collect(kept, check=False)
+
+    assert done.returncode == 1
+    assert "error: team/app:1: its link is empty; what it named would count as untagged" in done.stderr
+    assert "printf sha256:" in done.stderr
+    assert kept_files.blobs() == before
+    assert kept.process is process
+    assert _writable(kept)
+
+
+def test_too_large_a_share_stops_it(kept, kept_files, collect):
+    """A rule that would empty the registry is not obeyed by default."""
+    before = kept_files.blobs()
+
+    done = collect(kept, "--max-share", "10", check=False)
+
+    assert done.returncode == 1
+    assert "of all blobs, more than 10%" in done.stderr
+    assert kept_files.blobs() == before
+
+
+def test_deletion_by_the_api_need_not_be_on(kept, kept_files, collect):
+    """Links are removed in the registry's own files; the report says what was found."""
+    config = (kept.home / "config.yml").read_text()
+    kept.stop()
+    kept.delete = False
+    kept.start()
+    before = kept_files.blobs()
+
+    done = collect(kept)
+
+    assert "the registry's API deletes nothing" in done.stderr
+    assert "enabled: true" in config
+    assert kept_files.blobs() < before
+
+
+def test_a_second_collection_is_turned_away(kept, collect):
+    """While the first one holds the lock."""
+    import fcntl
+
+    with (kept.home / "mode.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = collect(kept, check=False)
+
+    assert done.returncode == 1
+    assert "another process holds it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"cache": {"blobdescriptor": "redis"}}, "remembers blobs in Redis"),
+        ({"inmemory": None, "cache": None}, "stores in inmemory, not in files"),
+    ],
+)
+def test_storage_that_is_not_for_it_is_refused(setting, said):
+    """Before anything is read: Redis would go on to tell of blobs that are gone, and other drivers have no files."""
+    from scripts.registry.collection.server import Server
+    from scripts.registry.errors import CollectionStopped
+
+    server = Server(
+        pid="1", now=0, arguments=("registry", "serve", "f"), environment={}, configuration={"storage": setting}
+    )
+
+    with pytest.raises(CollectionStopped, match=said):
+        server.check()
