@@ -1,4 +1,4 @@
-"""The command: `scripts/bench fleet`, `scripts/bench merge`."""
+"""The command: `scripts/bench fleet`, `scripts/bench merge`, `scripts/bench gc`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from scripts.benchmarks import fleet, merge
+from scripts.benchmarks import collection, fleet, merge
 from scripts.benchmarks.stage import StageFailed
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     benchmarks.add_parser("fleet", help=help_, description=help_, epilog="example: scripts/bench fleet > fleet.json")
     help_ = "count the requests and time of putting a platform into a tag, beside buildx, crane and regctl"
     benchmarks.add_parser("merge", help=help_, description=help_, epilog="example: scripts/bench merge > merge.json")
-    benchmark = {"fleet": fleet, "merge": merge}[parser.parse_args(argv).benchmark]
+    help_ = (
+        "collect storages of 100, 1,000 and 10,000 images, beside what would be ideal and registry 2.8's own collection"
+    )
+    benchmarks.add_parser("gc", help=help_, description=help_, epilog="example: scripts/bench gc > gc.json")
+    benchmark = {"fleet": fleet, "merge": merge, "gc": collection}[parser.parse_args(argv).benchmark]
     try:
         measured = benchmark.measure()
     except StageFailed as error:
