@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from scripts.toolchain.containers import container_step
 from scripts.toolchain.debian import emulation_step, left_out, package_step
 from scripts.toolchain.environment import python_steps, shell_exports
 from scripts.toolchain.errors import SetupError
@@ -27,7 +28,7 @@ EXAMPLES = """\
 parts, all of them if none is named:
   python    .venv with the locked dependencies: enough for pytest tests/unit
   tools     pulumi, buildx and Pulumi's plugins, where they are missing
-  machines  images, BuildKit tarballs and packages of the local cloud (Linux, root)
+  machines  images, BuildKit tarballs, packages and Kubernetes of the local cloud (Linux, root)
 
 example: scripts/setup python && .venv/bin/pytest tests/unit
 """
@@ -43,6 +44,7 @@ def plan_steps(layout: Layout, parts: Sequence[str]) -> list[Step]:
         wrapper_step(layout),
         *image_steps(layout),
         *tarball_steps(layout),
+        container_step(layout),
     ]
     wanted = [step for step in steps if step.part in parts]
     reason = left_out()

@@ -62,6 +62,7 @@ class Build:
     def artefact(self, layout: Layout) -> Artefact:
         """Return the folder of the built tools."""
         sums = [(self.folder / name).read_bytes() for name in ("go.mod", "go.sum")]
+        sums += [path.read_bytes() for path in sorted(self.folder.glob("*/*.go"))]
         flags = [*self.arguments, *(f"{name}={value}" for name, value in self.environment.items())]
         return Artefact(path=layout.go / self.name, key=digest(*sums, *flags))
 
@@ -105,6 +106,14 @@ def builds() -> dict[str, Build]:
             minimum=(3, 259),
         ),
         *buildkit,
+        Build(
+            name="kubernetes",  # with etcd, CoreDNS and volumes, in one module: they share most of what they are made of
+            module="kubernetes",
+            library="k8s.io/kubernetes",
+            architecture=host,
+            about_s=330,
+            version_symbol="k8s.io/component-base/version.gitVersion",
+        ),
         Build(
             name="buildx",
             module="buildx",

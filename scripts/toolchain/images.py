@@ -1,4 +1,4 @@
-"""Root file systems made by mmdebstrap: what local machines boot, and what the demo's base image holds.
+"""Root file systems made by mmdebstrap: what local machines boot, and what the images of demo and local cluster hold.
 
 In a machine image of another architecture the netfilter tools are the host's: user-mode emulation does not pass
 their system calls to the kernel.
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scripts.toolchain.commands import Log
 
 RELEASE = "bookworm"
+PACKAGES = "packages of the cluster"
 
 MACHINE = (
     "systemd", "systemd-sysv", "libpam-systemd", "dbus", "openssh-server", "cloud-init", "iproute2", "ca-certificates",
@@ -26,6 +27,9 @@ MACHINE = (
 )  # fmt: skip
 NETFILTER = ("nftables", "iptables")
 COMPILER = ("gcc", "libc6-dev")
+CLUSTER = (
+    "busybox", "ca-certificates", "containerd", "containernetworking-plugins", "docker-registry", "python3", "runc",
+)  # fmt: skip
 
 SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale"))
 
@@ -54,6 +58,11 @@ def machine_options(architecture: str, host: str) -> list[str]:
 def base_options(architecture: str) -> list[str]:
     """Return mmdebstrap's options for a base image with a C compiler."""
     return ["--variant=essential", f"--arch={architecture}", f"--include={','.join(COMPILER)}", *SLIM]
+
+
+def cluster_options(architecture: str) -> list[str]:
+    """Return mmdebstrap's options for the packages of the local cluster."""
+    return ["--variant=essential", f"--arch={architecture}", f"--include={','.join(CLUSTER)}", *SLIM]
 
 
 def debian_sources() -> str:
@@ -94,7 +103,8 @@ def image_steps(layout: Layout) -> list[Step]:
         )
         for architecture in order
     ]
-    return machines + bases
+    cluster = _step(PACKAGES, layout.packages, cluster_options(host), architecture=host, about_s=35)
+    return [*machines, *bases, cluster]
 
 
 def _step(name: str, path: Path, options: list[str], *, architecture: str, about_s: int) -> Step:

@@ -51,6 +51,16 @@ class Layout:
         """Return the root file system with a C compiler, for base images."""
         return self.cache / "base" / f"{architecture}.tar"
 
+    @property
+    def packages(self) -> Path:
+        """What the local cluster takes from Debian: its container runtime, and what is in its container images."""
+        return self.cache / "packages"
+
+    @property
+    def cluster(self) -> Path:
+        """The container images of the local cluster: images.tar, and images.json with their digests."""
+        return self.cache / "cluster"
+
     def tarball(self, version: str, architecture: str) -> Path:
         """Return the BuildKit release tarball, named as the official one."""
         return self.cache / "buildkit" / f"buildkit-{version}.linux-{architecture}.tar.gz"

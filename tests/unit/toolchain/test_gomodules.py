@@ -12,6 +12,7 @@ def test_versions_are_the_pinned_ones():
         "pulumi": "v3.259.0",
         "buildkit-amd64": "v0.32.2",
         "buildkit-arm64": "v0.32.2",
+        "kubernetes": "v1.34.2",
         "buildx": "v0.38.2",
         "runc": "v1.3.3",
         "cni": "v1.9.1",
