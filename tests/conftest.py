@@ -6,7 +6,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
-ON_THE_HOSTS_CLOUD = ("tests/e2e/", "tests/integration/test_localcloud_cli.py", "tests/integration/test_machines.py")
+ON_THE_HOSTS_CLOUD = (
+    "tests/e2e/",
+    "tests/integration/test_cluster.py",
+    "tests/integration/test_localcloud_cli.py",
+    "tests/integration/test_machines.py",
+)
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 
 

@@ -1,4 +1,4 @@
-"""The command: `python -m scripts.localcloud up | down | status | env | reset | host`."""
+"""The command: `python -m scripts.localcloud up | down | status | env | reset | host | cluster`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import os
 import re
 import shlex
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.localcloud import cgroups, instance, machines, network, preflight
+from scripts.localcloud import cgroups, cluster, instance, kubernetes, machines, network, preflight
 from scripts.localcloud.commands import CommandFailed
 from scripts.localcloud.hypervisor import Hypervisor, MachineFailed, NoMachines
 from scripts.localcloud.settings import DEFAULT_TOKEN, Settings
@@ -58,7 +59,7 @@ def up(options: argparse.Namespace) -> int:
             if owner:
                 raise preflight.HostUnfit(f"another local cloud is on this host: {COMMAND} down --state {owner}")
             preflight.check_tools()
-            missing = preflight.check_images(_images())
+            missing = preflight.check_images(_cache() / "machines")
             preflight.check_network()
         instance.stop(options.state)
         preflight.check_port(options.port, "--port")
@@ -110,6 +111,7 @@ def status(options: argparse.Namespace) -> int:
         "state": str(options.state),
         "machines": found,
         "test_hosts": network.hosts(),
+        "kubeconfig": str(cluster.kubeconfig(options.state)) if cluster.running() else None,
     }
     if options.format == "json":
         print(json.dumps(report, indent=2))
@@ -124,6 +126,10 @@ def status(options: argparse.Namespace) -> int:
         print(f"machine   {one['id']} {one['name']} {one['architecture']} {power} {addresses}")
     for name in network.hosts():
         print(f"test host {name} (ip netns exec {name} COMMAND)")
+    if cluster.running():
+        print(
+            f"cluster   {kubernetes.NODE} {kubernetes.ADDRESS} (export KUBECONFIG={cluster.kubeconfig(options.state)})"
+        )
     return 0 if healthy else 1
 
 
@@ -147,6 +153,26 @@ def host(options: argparse.Namespace) -> int:
     return 0
 
 
+def start_cluster(options: argparse.Namespace) -> int:
+    """Start a Kubernetes of one node among the servers, or say that it is ready; it ends with `down`."""
+    preflight.check_linux()
+    preflight.check_root()
+    if network.HUB not in network.namespaces():
+        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up")
+    if owner := instance.other_owner(options.state):
+        raise preflight.HostUnfit(f"the local cloud of this host is another: {COMMAND} cluster --state {owner}")
+    preflight.check_tools()
+    began = time.monotonic()
+    with instance.locked(options.state):
+        booted = cluster.start(options.state, cluster.Parts(cache=_cache()))
+        cluster.wait_ready(options.state)
+    took = f"after {time.monotonic() - began:.0f} s" if booted else "already"
+    print(f"cluster is ready {took} ({kubernetes.NODE}, {kubernetes.ADDRESS})")
+    print(f"images    {_cache() / 'cluster/images.json'}")
+    print(f"next      export KUBECONFIG={cluster.kubeconfig(options.state)}")
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """Be the API server; `up` starts this in the background."""
     from scripts.localcloud import server  # noqa: PLC0415 - the other verbs need not load a web server
@@ -156,7 +182,7 @@ def serve(options: argparse.Namespace) -> int:
     metadata = None
     if not options.api_only:
         network.open_hub()
-        hypervisor = machines.Machines(options.state, _images())
+        hypervisor = machines.Machines(options.state, _cache() / "machines")
         metadata = network.metadata_socket()
     server.run(settings, hypervisor, metadata)
     return 0
@@ -208,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     add_server("reset", reset, f"{COMMAND} reset")
     test_host = add("host", host, f"{COMMAND} host registry 198.51.100.2 --also 10.99.0.2/32")
     test_host.add_argument("name", type=_host_name, metavar="NAME", help="the namespace is slipway-NAME")
-    test_host.add_argument("ipv4", type=_host_ipv4, metavar="IPV4", help="198.51.100.2 to 198.51.100.9")
+    test_host.add_argument("ipv4", type=_host_ipv4, metavar="IPV4", help="198.51.100.2 to 198.51.100.7")
     test_host.add_argument(
         "--also",
         action="append",
@@ -217,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CIDR",
         help="one more address that is routed to it (a /32)",
     )
+    add("cluster", start_cluster, f"{COMMAND} cluster")
     add_server("serve", serve, f"{COMMAND} serve", shown=False)
     return parser
 
@@ -233,7 +260,7 @@ def _host_name(text: str) -> str:
 
 def _host_ipv4(text: str) -> str:
     if text not in {str(network.IPV4[number]) for number in network.TEST_HOSTS}:
-        raise argparse.ArgumentTypeError(f"{text!r}: test hosts have 198.51.100.2 to 198.51.100.9")
+        raise argparse.ArgumentTypeError(f"{text!r}: test hosts have 198.51.100.2 to 198.51.100.7")
     return text
 
 
@@ -247,9 +274,9 @@ def _address(text: str) -> str:
     return text
 
 
-def _images() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "slipway/machines"
+def _cache() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "slipway"
 
 
 def _describe(running: instance.Instance, what: str, state: Path) -> None:

@@ -160,6 +160,7 @@ def sweep(state: Path) -> None:
 
 def erase(state: Path) -> None:
     """Empty the state folder of what the local cloud keeps there."""
-    shutil.rmtree(state / "machines", ignore_errors=True)
+    for folder in ("machines", "cluster"):
+        shutil.rmtree(state / folder, ignore_errors=True)
     for path in state.glob("cloud.sqlite*"):
         path.unlink()

@@ -35,7 +35,8 @@ IPV6 = IPv6Network("2001:db8:51::/48")
 HOST_IPV4, HOST_IPV6 = "198.51.100.1", "2001:db8:51::1"
 GATEWAY_IPV4, GATEWAY_IPV6 = "172.31.1.1", "fe80::1"
 METADATA_IPV4 = "169.254.169.254"
-TEST_HOSTS = range(2, 10)
+TEST_HOSTS = range(2, 8)
+"""Last numbers of test hosts' addresses; the Kubernetes node has 8."""
 NAMESPACES = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
 FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")

@@ -291,7 +291,15 @@ def test_every_verb_has_an_example():
     """Each verb's help ends in an example that its own parser accepts."""
     parser = cli._parser()
     (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    assert [choice.dest for choice in verbs._choices_actions] == ["up", "down", "status", "env", "reset", "host"]
+    assert [choice.dest for choice in verbs._choices_actions] == [
+        "up",
+        "down",
+        "status",
+        "env",
+        "reset",
+        "host",
+        "cluster",
+    ]
     for verb in verbs.choices.values():
         example = verb.epilog.removeprefix("example: ").removeprefix('eval "$(').removesuffix(')"')
         parser.parse_args(example.removeprefix("python -m scripts.localcloud ").split())
