@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     benchmarks.add_parser("gc", help=help_, description=help_, epilog="example: scripts/bench gc > gc.json")
     benchmark = {"fleet": fleet, "merge": merge, "gc": collection}[parser.parse_args(argv).benchmark]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is ended then, too
     try:
         measured = benchmark.measure()
+    except KeyboardInterrupt:
+        return 130
     except StageFailed as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
