@@ -23,7 +23,7 @@ _SWITCHES = {
 _SHORT = {
     "D": "debug", "c": "cpu-shares", "f": "file", "h": "help", "m": "memory", "o": "output", "q": "quiet", "t": "tag",
 }  # fmt: skip
-_OWN = {"wait", "ca", "plain-http"}
+_OWN = {"wait", "lock", "ca", "plain-http"}
 _OWN_SWITCHES = {"plain-http"}
 _DECIDED = {"builder", "platform", "tag", "output", "push", "metadata-file"} | _OWN
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from scripts.registry.merge import Order, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from builders.arguments import Arguments
@@ -70,6 +72,7 @@ class _Job:
     arguments: Arguments
     targets: tuple[Reference, ...]
     registry: Registry
+    in_turn: Callable[[], AbstractContextManager[None]]
     report: Callable[[str], None]
     now: datetime
 
@@ -78,15 +81,20 @@ def build(
     arguments: Arguments,
     *,
     registry: Registry,
+    in_turn: Callable[[], AbstractContextManager[None]],
     environment: Mapping[str, str],
     now: datetime,
     report: Callable[[str], None],
 ) -> Built:
-    """Build and push as asked; raise NoBuilder where nothing can be built, or what is not pushed cannot be built in full."""
+    """Build and push as asked; raise NoBuilder where nothing can be built, or what is not pushed cannot be built in full.
+
+    Tags are written while `in_turn` is entered.
+    """
     job = _Job(
         arguments=arguments,
         targets=tuple(references.parse(each) for each in arguments.targets()),
         registry=registry,
+        in_turn=in_turn if arguments.targets() else nullcontext,
         report=report,
         now=now,
     )
@@ -101,9 +109,11 @@ def build(
             raise _no_builder(choice)
         for platform, reason in choice.missing.items():
             report(f"no builder for {platform} ({reason}); the tag keeps what it has for it")
-        if not choice.missing and kept:
+        built = None if choice.missing or kept else _at_once(job, choice)
+        if built is None and not choice.missing:
+            kept = kept or _present(job) - set(wanted)
             report(f"{', '.join(map(str, sorted(kept)))} of the tag stays as it is")
-        built = _by_digest(job, choice) if choice.missing or kept else _at_once(job, choice)
+        built = built or _by_digest(job, choice)
         if not built.exit_code or arguments.reads_stdin:
             return built
         waited = _waited_for_maintenance(job)
@@ -185,13 +195,17 @@ def _no_builder(choice: Choice) -> NoBuilder:
     return NoBuilder("\n".join(lines), hint=hint)
 
 
-def _at_once(job: _Job, choice: Choice) -> Built:
+def _at_once(job: _Job, choice: Choice) -> Built | None:
+    """Push as ever, in turn; None: the tag has a platform now that this would take off it."""
     words = partial(job.arguments.ordinary, builder=choice.builder, platforms=[str(each) for each in choice.healthy])
-    exit_code, digest = _run(job, words)
-    built = Built(exit_code=exit_code, choice=choice)
-    if exit_code or not digest:
-        return built
-    _forget(job, choice, job.targets)
+    with job.in_turn():  # while it compiles too: buildx writes the tag when it is done
+        if _present(job) - set(choice.healthy):
+            return None
+        exit_code, digest = _run(job, words)
+        built = Built(exit_code=exit_code, choice=choice)
+        if exit_code or not digest:
+            return built
+        _forget(job, choice, job.targets)
     return replace(built, pushed={str(target): target.at(digest) for target in job.targets})
 
 
@@ -213,12 +227,13 @@ def _by_digest(job: _Job, choice: Choice) -> Built:
         digests.append(digest)
     merged: list[Merged] = []
     failed: list[RegistryError] = []
-    for target in job.targets:
-        try:
-            merged.append(_merge(job, choice, target, digests, revision))
-        except RegistryError as error:
-            failed.append(error)
-    _forget(job, choice, [each.target for each in merged])
+    with job.in_turn():
+        for target in job.targets:
+            try:
+                merged.append(_merge(job, choice, target, digests, revision))
+            except RegistryError as error:
+                failed.append(error)
+        _forget(job, choice, [each.target for each in merged])
     pushed = {str(each.target): each.reference for each in merged}
     return replace(built, pushed=pushed, merged=tuple(merged), failed=tuple(failed))
 

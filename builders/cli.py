@@ -122,10 +122,11 @@ def _build(options: argparse.Namespace) -> int:
     if asked.help:
         return buildx.build(["--help"])
     options.ca, options.wait = asked.own.get("ca", ""), asked.own.get("wait", "10m")
-    options.plain_http = asked.own.get("plain-http") == "true"
+    options.lock, options.plain_http = asked.own.get("lock", ""), asked.own.get("plain-http") == "true"
     built = build.build(
         asked,
         registry=partial(_registry, options),
+        in_turn=partial(connection.in_turn, options),
         environment=os.environ,
         now=datetime.now(UTC),
         report=output.progress,
@@ -171,7 +172,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
     """Run a protocol against the registries that its requests name."""
-    return connection.run(options, "", protocol, wait=wait)
+    return connection.run_now(options, "", protocol, wait=wait)
 
 
 def _connect(options: argparse.Namespace) -> int:
@@ -332,10 +333,9 @@ def _parser() -> argparse.ArgumentParser:
         "slipway build --platform linux/amd64,linux/arm64 --push -t registry.example.com/app:1.2 .",
         passes=True,
     )  # fmt: skip
-    build.usage = "%(prog)s [--wait TIME] [--ca FILE] [--plain-http] ARGUMENT..."
+    build.usage = "%(prog)s [--wait TIME] [--lock PATH] [--ca FILE] [--plain-http] ARGUMENT..."
     build.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="as of docker buildx build")
-    build.add_argument("--wait", metavar="TIME", help="for a registry that is read-only (10m)")
-    connection.add_connection(build, login=False)
+    connection.add_connection(build, writes=True, login=False)
     connect = verb(
         "connect", _connect, "register the builders on this machine, from the stack or an invitation",
         "slipway connect alice.slipway",

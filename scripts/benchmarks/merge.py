@@ -1,8 +1,12 @@
-"""What putting one platform into a tag costs: requests, bytes and time, beside the tools that others use for it."""
+"""What putting one platform into a tag costs: requests, bytes and time, beside the tools that others use for it.
+
+It ends with what a merge promises, and whether this run has seen it hold.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -11,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.benchmarks import promises, writers
 from scripts.benchmarks.proxy import Proxy
 from scripts.benchmarks.registries import SERVERS, Registry
-from scripts.benchmarks.stage import CACHE, ROOT, run
+from scripts.benchmarks.stage import CACHE, ROOT, StageFailed, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +27,9 @@ PLATFORMS = ["linux/amd64", "linux/arm64", "linux/s390x", "linux/riscv64"]
 ROUND_TRIPS_S = (0.0, 0.02)
 RUNS = 5
 TAGS = 20_000
+OURS = "slipway merge"
+_COST = re.compile(r"(\d+) round trips deep")
+_SLIPWAY = str(Path(sys.executable).parent / "slipway")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +48,8 @@ class Tool:
 
 def _tools() -> list[Tool]:
     crane, regctl = (str(CACHE / "go" / name / name) for name in ("crane", "regctl"))
-    slipway = str(Path(sys.executable).parent / "slipway")
     return [
-        Tool(name="slipway merge", commands=((slipway, "merge", "{target}", "--from", "{staging}"),), whole=True),
+        Tool(name=OURS, commands=((_SLIPWAY, "merge", "{target}", "--from", "{staging}"),), whole=True),
         Tool(
             name="buildx imagetools",
             commands=(("buildx", "imagetools", "create", "--append", "-t", "{target}", "{staging}"),),
@@ -67,62 +74,96 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="slipway-bench") as folder:
         home = Path(folder)
         (home / "docker").mkdir()
-        rows = [row for version in SERVERS for row in _server(version, home)]
-        return {"cases": rows, "start-up": _start_up(home), "tags": _many_tags(home)}
+        servers = [_server(version, home) for version in SERVERS]
+        measured = {
+            "cases": [case for cases, _ in servers for case in cases],
+            "budgets": [budget for _, budgets in servers for budget in budgets],
+            "start-up": _start_up(home),
+            "tags": _many_tags(home),
+            "writers": list(writers.measure(_SLIPWAY, _environment(home), home)),
+        }
+        return measured | {"promises": promises.judge(measured, ours=OURS)}
 
 
-def _server(version: str, home: Path) -> Iterator[dict[str, Any]]:
+def _server(version: str, home: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the cases of one registry, and what a merge alone costs there."""
     registry = Registry(version=version, home=home / version).start()
+    cases = []
     try:
         for round_trip_s in ROUND_TRIPS_S:
             with Proxy(target=registry.host, round_trip_s=round_trip_s) as proxy:
                 environment = _environment(home, proxy.host)
-                for count in (2, 3, 4):
-                    for attest in (False, True):
-                        case = {"registry": version, "round trip ms": round_trip_s * 1000}
-                        case |= {"platforms": count, "attestations": attest}
-                        yield case | {"tools": _case(registry, proxy, environment, count, attest=attest)}
+                for shape in _shapes():
+                    case = {"registry": version, "round trip ms": round_trip_s * 1000, **shape}
+                    cases.append(case | {"tools": _case(registry, proxy, environment, **shape)})
+        with Proxy(target=registry.host) as proxy:
+            environment = _environment(home)
+            return cases, [each for shape in _shapes() for each in _budgets(registry, proxy, environment, **shape)]
     finally:
         registry.stop()
 
 
+def _shapes() -> Iterator[dict[str, Any]]:
+    """Yield what a tag may be before: its platforms, with and without attestations."""
+    for count in (2, 3, 4):
+        for attest in (False, True):
+            yield {"platforms": count, "attestations": attest}
+
+
+def _budgets(
+    registry: Registry, proxy: Proxy, environment: dict[str, str], *, platforms: int, attestations: bool
+) -> Iterator[dict[str, Any]]:
+    """Count the requests of one merge from a digest and of one from a staging tag, and the round trips that it tells."""
+    for source in ("from a digest", "from a staging tag"):
+        repository = f"r{time.monotonic_ns()}"
+        registry.push_index(repository, "1", PLATFORMS[:platforms], attest=attestations)
+        staged = registry.push_index(repository, "s", PLATFORMS[:1], text="new", attest=attestations)
+        version = f"@{staged}" if source == "from a digest" else ":s"
+        proxy.reset()
+        name = f"{proxy.host}/{repository}"
+        said = run(_SLIPWAY, "merge", f"{name}:1", "--from", f"{name}{version}", "--debug", env=environment)
+        told = _COST.search(said)
+        if told is None:
+            raise StageFailed(f"slipway merge --debug did not tell its round trips: {said}")
+        yield {
+            "registry": registry.version, "from": source, "platforms": platforms, "attestations": attestations,
+            "requests": len(proxy.requests), "round trips": int(told[1]),
+        }  # fmt: skip
+
+
 def _case(
-    registry: Registry, proxy: Proxy, environment: dict[str, str], count: int, *, attest: bool
+    registry: Registry, proxy: Proxy, environment: dict[str, str], *, platforms: int, attestations: bool
 ) -> dict[str, dict[str, float]]:
     figures: dict[str, list[tuple[float, int, int, int]]] = {}
     for number in range(RUNS):
         for tool in _tools():
             repository = f"r{time.monotonic_ns()}"
-            registry.push_index(repository, "1", PLATFORMS[:count], attest=attest)
-            registry.push_index(repository, "s", PLATFORMS[:1], text=f"new {number}", attest=attest)
+            registry.push_index(repository, "1", PLATFORMS[:platforms], attest=attestations)
+            registry.push_index(repository, "s", PLATFORMS[:1], text=f"new {number}", attest=attestations)
             proxy.reset()
             began = time.monotonic()
             tool.run(f"{proxy.host}/{repository}:1", f"{proxy.host}/{repository}:s", environment)
             took = time.monotonic() - began
             figures.setdefault(tool.name, []).append((took, len(proxy.requests), proxy.up_bytes, proxy.down_bytes))
+    whole = {tool.name: tool.whole for tool in _tools()}
     return {
         name: {
             "seconds": statistics.median(each[0] for each in runs),
             "requests": max(each[1] for each in runs),
             "bytes up": max(each[2] for each in runs),
             "bytes down": max(each[3] for each in runs),
+            "whole": whole[name],
         }
         for name, runs in figures.items()
     }
 
 
-def _environment(home: Path, host: str) -> dict[str, str]:
+def _environment(home: Path, host: str = "") -> dict[str, str]:
+    """Return an environment without logins, in which regctl speaks plain HTTP to a host."""
     environment = {**os.environ, "DOCKER_CONFIG": str(home / "docker"), "REGCTL_CONFIG": str(home / "regctl.json")}
-    run(
-        str(CACHE / "go" / "regctl" / "regctl"),
-        "registry",
-        "set",
-        "--tls",
-        "disabled",
-        "--skip-check",
-        host,
-        env=environment,
-    )
+    if host:
+        regctl = str(CACHE / "go" / "regctl" / "regctl")
+        run(regctl, "registry", "set", "--tls", "disabled", "--skip-check", host, env=environment)
     return environment
 
 
@@ -131,7 +172,7 @@ def _start_up(home: Path) -> float:
     times = []
     for _ in range(RUNS * 2):
         began = time.monotonic()
-        run(str(Path(sys.executable).parent / "slipway"), "merge", "--help", cwd=home)
+        run(_SLIPWAY, "merge", "--help", cwd=home)
         times.append(time.monotonic() - began)
     return statistics.median(times)
 
@@ -139,21 +180,17 @@ def _start_up(home: Path) -> float:
 def _many_tags(home: Path) -> dict[str, int]:
     """Count the requests of a merge in a repository of one tag, and in one of very many."""
     registry = Registry(version="2.8", home=home / "tags").start()
-    slipway = _tools()[0]
     try:
         with Proxy(target=registry.host) as proxy:
-            environment, counts = _environment(home, proxy.host), {}
-            for name, tags in (("few", 1), (f"{TAGS}", TAGS)):
+            environment, counts = _environment(home), {}
+            for tags in (1, TAGS):
+                name = f"tags-{tags}"
                 registry.push_index(name, "1", PLATFORMS[:2])
                 registry.push_index(name, "s", PLATFORMS[:1], text="new")
-                folder = registry.home / "storage/docker/registry/v2/repositories" / name / "_manifests/tags"
-                digest = (folder / "1/current/link").read_text()
-                for number in range(tags - 1):  # as the registry itself lays them out
-                    (folder / f"t{number}/current").mkdir(parents=True)
-                    (folder / f"t{number}/current/link").write_text(digest)
+                registry.multiply_tag(name, "1", tags)
                 proxy.reset()
-                slipway.run(f"{proxy.host}/{name}:1", f"{proxy.host}/{name}:s", environment)
-                counts[name] = len(proxy.requests)
+                _tools()[0].run(f"{proxy.host}/{name}:1", f"{proxy.host}/{name}:s", environment)
+                counts[f"{tags}"] = len(proxy.requests)
             return counts
     finally:
         registry.stop()
@@ -172,10 +209,4 @@ def render(measured: dict[str, Any]) -> str:
             for each in case["tools"].values()
         ]
         lines.append(f"{title:<34}" + "".join(cells))
-    few, many = measured["tags"].values()
-    lines += [
-        "",
-        f"slipway merge --help: {measured['start-up'] * 1000:.0f} ms",
-        f"requests of a merge in a repository of one tag: {few}; of {TAGS} tags: {many}",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *promises.render(measured["promises"])])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from scripts.registry.exchange import Protocol
     from scripts.registry.platforms import Platform
+    from scripts.registry.untag import Removal
 
 _PREFIX = f"{records.PREFIX}backup."
 _CHILD = f"{records.PREFIX}image."
@@ -225,20 +226,30 @@ def _rotate(
     removals = yield from exchange.together(
         *(untag.remove(each.reference, digest=each.digest, token=f"{token}-{n}") for n, each in enumerate(gone))
     )
-    for removal in removals:
-        if removal.kept:
-            backed.failed[removal.reference.tag] = removal.kept
-        else:
-            backed.removed.append(removal.reference)
+    backed.removed += _removed(removals, backed)
     responses = yield [exchange.get_manifest(each.reference) for each in kept]
     needed: set[str] = set()
     for each, response in zip(kept, responses, strict=True):
         found = exchange.read_manifest(each.reference, response)
         needed |= {_child_tag(part.digest) for part in found.descriptors} if isinstance(found, Index) else set()
     unneeded = [repository.tagged(tag) for tag in tags if tag.startswith(_CHILD) and tag not in needed]
-    yield from exchange.together(
+    removals = yield from exchange.together(
         *(untag.remove(each, digest="", token=f"{token}-image-{n}") for n, each in enumerate(unneeded))
     )
+    _removed(removals, backed)
+
+
+def _removed(removals: Iterable[Removal], backed: Backed) -> list[Reference]:
+    """Return what is gone; what is not is noted, unless it is to be tried again."""
+    gone = []
+    for removal in removals:
+        if isinstance(removal.kept, ReadOnly):
+            raise removal.kept
+        if removal.kept:
+            backed.failed[removal.reference.tag] = removal.kept
+        else:
+            gone.append(removal.reference)
+    return gone
 
 
 def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Protocol[Merged]:

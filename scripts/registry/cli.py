@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scripts.registry.collection import command as collection
-from scripts.registry.connection import add_connection, duration, guarded, new_client, run
+from scripts.registry.connection import add_connection, duration, guarded, in_turn, new_client, run, run_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -148,23 +148,24 @@ def _merge(options: argparse.Namespace) -> int:
     from scripts.registry import references
 
     target = references.parse(options.target)
-    client = new_client(options, target.host)
-    client.warm(target.host, _CONNECTIONS)  # while the rest is imported
-    from scripts.registry import output, platforms
-    from scripts.registry.merge import Order, merge
+    with in_turn(options):
+        client = new_client(options, target.host)
+        client.warm(target.host, _CONNECTIONS)  # while the rest is imported
+        from scripts.registry import output, platforms
+        from scripts.registry.merge import Order, merge
 
-    now, token = _run_identity()
-    order = Order(
-        target=target,
-        sources=tuple(dict.fromkeys(references.parse(each) for each in options.sources)),
-        platforms=tuple(platforms.parse(each) for each in options.platform),
-        now=now,
-        token=token,
-        create=options.create,
-        keep_staging=options.keep_staging,
-        dry_run=options.dry_run,
-    )
-    merged = run(options, target.host, lambda: merge(order), client=client)
+        now, token = _run_identity()
+        order = Order(
+            target=target,
+            sources=tuple(dict.fromkeys(references.parse(each) for each in options.sources)),
+            platforms=tuple(platforms.parse(each) for each in options.platform),
+            now=now,
+            token=token,
+            create=options.create,
+            keep_staging=options.keep_staging,
+            dry_run=options.dry_run,
+        )
+        merged = run_now(options, target.host, lambda: merge(order), client=client)
     if options.dry_run:
         output.before_and_after(merged)
         if options.format == "json":

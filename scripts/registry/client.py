@@ -76,6 +76,7 @@ class Client:
         self._settings = settings
         self._sites: dict[str, _Site] = {}
         self._context: ssl.SSLContext | None = None
+        self._closed = False
         self.requests = 0
         self.rounds = 0
 
@@ -109,12 +110,15 @@ class Client:
             except (OSError, RegistryError):  # whoever needs it will try again, and tell
                 return
             site.idle.append(connection)
+            if self._closed:
+                self.close()
 
         for _ in range(connections):
             threading.Thread(target=connect, daemon=True).start()
 
     def close(self) -> None:
         """Hang up."""
+        self._closed = True
         for site in self._sites.values():
             while site.idle:
                 site.idle.pop().close()

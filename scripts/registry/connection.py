@@ -7,13 +7,15 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scripts.registry.errors import InvalidReference, ReadOnly, RegistryError
+from scripts.registry.errors import InvalidReference, ReadOnly, RegistryError, RegistryUnreachable
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from scripts.registry.client import Client
     from scripts.registry.credentials import Credentials
@@ -55,7 +57,21 @@ def guarded(verb: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Nam
     return guarded
 
 
-def run(
+def run(options: argparse.Namespace, host: str, protocol: Callable[[], Protocol[Any]]) -> Any:
+    """Run a protocol in its turn, if there is a lock; a typed login is for `host`."""
+    with in_turn(options):
+        return run_now(options, host, protocol)
+
+
+def in_turn(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Hold the lock that a writing verb was told of, if any, after a wait for it up to the limit."""
+    from scripts.registry import lock
+
+    path = getattr(options, "lock", "")
+    return lock.held(path, wait_s=duration(options.wait) if path else 0, waiting=partial(_waiting, options))
+
+
+def run_now(
     options: argparse.Namespace,
     host: str,
     protocol: Callable[[], Protocol[Any]],
@@ -63,25 +79,23 @@ def run(
     client: Client | None = None,
     wait: bool = True,
 ) -> Any:
-    """Run a protocol, with the lock; while the registry is read-only, wait and begin again, up to the limit.
-
-    A typed login is for `host`.
-    """
-    from scripts.registry import lock, output
+    """Run a protocol; while the registry is read-only, `wait` and begin again, up to the limit."""
+    from scripts.registry import output
 
     client = client or new_client(options, host)
     wait_s = duration(getattr(options, "wait", "0s")) if wait else 0
-
-    def waiting(why: object) -> None:
-        output.progress(f"{why}; waiting for it, {options.wait} at most")
-
     try:
-        with lock.held(getattr(options, "lock", ""), wait_s=wait_s, waiting=waiting):
-            return _while_writable(client, protocol, wait_s=wait_s, waiting=waiting)
+        return _while_writable(client, protocol, wait_s=wait_s, waiting=partial(_waiting, options))
     finally:
         if options.debug:
             output.progress(f"{client.requests} requests, {client.rounds} round trips deep")
         client.close()
+
+
+def _waiting(options: argparse.Namespace, why: object) -> None:
+    from scripts.registry import output
+
+    output.progress(f"{why}; waiting for it, {options.wait} at most")
 
 
 def _while_writable(
@@ -92,8 +106,9 @@ def _while_writable(
     while True:
         try:
             return client.run(protocol())
-        except ReadOnly as error:
-            if time.monotonic() + _READ_ONLY_PAUSE_S > deadline:
+        except (ReadOnly, RegistryUnreachable) as error:
+            restarts = told and isinstance(error, RegistryUnreachable)  # as it does when its maintenance ends
+            if not (restarts or isinstance(error, ReadOnly)) or time.monotonic() + _READ_ONLY_PAUSE_S > deadline:
                 raise
             if not told:
                 waiting(error)

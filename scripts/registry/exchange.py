@@ -21,6 +21,7 @@ from scripts.registry.errors import (
     ReadOnly,
     RegistryError,
     RegistryFailed,
+    RegistryUnreachable,
 )
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def refusal(what: str, response: Response) -> RegistryError:
     said = next((str(each.get("message") or each.get("code")) for each in response.errors()), "")
     detail = f"{response.status}, {said}" if said else str(response.status)
     if response.status == NO_ANSWER:
-        return RegistryFailed(f"{what}: the connection broke before the answer", hint="run the command again")
+        return RegistryUnreachable(f"{what}: the connection broke before the answer", hint="run the command again")
     insufficient = "insufficient_scope" in response.headers.get("www-authenticate", "")
     if response.status == 403 or insufficient or "DENIED" in response.codes():
         return AccessDenied(f"{what}: these credentials may not do this ({detail})", hint="log in as somebody who may")

@@ -103,16 +103,16 @@ def read(reference: Reference) -> Protocol[Index | Image | None]:
 
 def list_tags(repository: Reference) -> Protocol[list[str]]:
     """Read a repository's tags, in order; NotFound where it has none and never had."""
-    tags: list[str] = []
+    tags: dict[str, None] = {}
     last = ""
     while True:
         (response,) = yield [exchange.list_tags(repository, last=last)]
         if response.status != 200:
             raise exchange.refusal(f"{repository.name}", response)
         page = _tags(repository, response.body)
-        fresh = [tag for tag in page if tag not in tags] if last else page
-        tags += fresh
-        if "link" not in response.headers or not fresh:
+        before = len(tags)
+        tags.update(dict.fromkeys(page))
+        if "link" not in response.headers or len(tags) == before:
             return sorted(tags)
         last = page[-1]
 

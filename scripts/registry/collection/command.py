@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from scripts.registry.connection import add_connection, duration, guarded, run
+from scripts.registry.connection import add_connection, duration, guarded, run_now
 from scripts.registry.errors import InvalidReference, RegistryError, StoreDamaged
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _gc(options: argparse.Namespace) -> int:
     keeper = _keeper(options)
 
     def ask(protocol: Callable[[], Any]) -> Any:
-        return run(options, options.registry, protocol, wait=False)
+        return run_now(options, options.registry, protocol, wait=False)
 
     try:
         found = Collection(keeper, order, ask=ask, say=output.progress).run()

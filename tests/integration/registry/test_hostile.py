@@ -1,7 +1,6 @@
 """A registry, or what pretends to be one, that answers as it should not: one line that names it, and nothing else happens."""
 
 import base64
-import gc
 import json
 import socket
 import threading
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
-from scripts.registry import cli, client
 
 INDEX = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}).encode()
 
@@ -53,18 +51,9 @@ def _registry(answer):
 
 
 @pytest.fixture
-def inspect(monkeypatch, capsys, tmp_path):
-    """Run `inspect` in this process, with short pauses; its exit code and what it said."""
-    monkeypatch.setattr(client, "_FIRST_PAUSE_S", 0.001)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-
-    def inspect(host, *flags):
-        code = cli.main(["inspect", f"{host}/app:1", *flags])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    yield inspect
-    gc.enable()
+def inspect(here):
+    """Run `inspect` for a tag; its exit code and what it said."""
+    return lambda host, *flags: here("inspect", f"{host}/app:1", *flags)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +183,8 @@ def test_of_several_ways_in_one_is_taken(inspect, tmp_path):
 
     with _registry(answer) as (host, heads):
         place = [host]
-        (tmp_path / "config.json").write_text(json.dumps({"auths": {host: {"auth": login}}}))
+        (tmp_path / "docker").mkdir()
+        (tmp_path / "docker/config.json").write_text(json.dumps({"auths": {host: {"auth": login}}}))
         code, _, said = inspect(host)
 
     assert code == 0, said

@@ -1,10 +1,12 @@
 """`merge` against real registries: what it writes, what it keeps, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
 
+from scripts.benchmarks.proxy import Proxy
 from scripts.benchmarks.registries import OCI_INDEX, images_of
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -86,16 +88,25 @@ def test_docker_types_stay_a_list_until_an_oci_part_comes(server, repository, sl
     assert server.index(repository, "1")["mediaType"].endswith("image.index.v1+json")
 
 
-def test_a_source_of_another_repository_is_mounted(server, repository, slipway):
-    """Its image and layers are readable in the target's repository; nothing was uploaded."""
-    server.push_index(f"{repository}/a", "1", [AMD64])
-    server.push_index(f"{repository}/b", "new", [ARM64], attest=True)
+def test_a_source_of_another_repository_is_mounted(server, repository, here):
+    """Its image, layers and attestation are readable in the target's repository; no blob travelled but configurations, down."""
+    target, source = f"{repository}/a", f"{repository}/b"
+    server.push_index(target, "1", [AMD64])
+    server.push_index(source, "new", [ARM64], attest=True)
+    entries = server.index(source, "new")["manifests"]
+    parts = [json.loads(server.get(source, each["digest"])) for each in entries]
 
-    slipway("merge", server.name(f"{repository}/a", "1"), "--from", server.name(f"{repository}/b", "new"))
+    with Proxy(target=server.host) as proxy:
+        code, _, said = here("merge", f"{proxy.host}/{target}:1", "--from", f"{proxy.host}/{source}:new")
 
-    done = slipway("verify", "--deep", server.name(f"{repository}/a", "1"))
-    assert "whole" in done.stdout
-    assert set(server.images(f"{repository}/a", "1")) == {AMD64, ARM64}
+    assert code == 0, said
+    blobs = {each for each in proxy.requests if "/blobs/" in each}
+    digests = {blob["digest"] for part in parts for blob in (part["config"], *part["layers"])}
+    mounts = {f"POST /v2/{target}/blobs/uploads/?mount={digest}&from={source}" for digest in digests}
+    assert mounts == {each for each in blobs if each.startswith("POST ")}
+    assert {each.rsplit("/", 1)[1] for each in blobs - mounts} == {parts[0]["config"]["digest"]}
+    assert "whole" in here("verify", "--deep", server.name(target, "1"))[1]
+    assert set(server.images(target, "1")) == {AMD64, ARM64}
 
 
 def test_an_absent_target_is_made_only_when_asked(server, repository, slipway):
@@ -158,6 +169,26 @@ def test_the_requests_are_within_their_budget(server, repository, slipway):
                 requests, rounds = _cost(done.stderr)
                 assert requests <= limit + 2 * count, (source, requests)
                 assert rounds <= 9
+
+
+def test_a_repository_of_very_many_tags_costs_no_more_requests(server, repository, here):
+    """A merge lists none. The benchmark has 20,000 of them."""
+    counts = {}
+    for tags in (1, 2_000):
+        name = f"{repository}-{tags}"
+        server.push_index(name, "1", [AMD64, ARM64])
+        server.push_index(name, "s", [ARM64], text="new")
+        server.multiply_tag(name, "1", tags)
+        with Proxy(target=server.host) as proxy:
+            code, _, said = here("merge", f"{proxy.host}/{name}:1", "--from", f"{proxy.host}/{name}:s")
+            assert code == 0, said
+            counts[tags] = len(proxy.requests)
+
+    assert counts[1] == counts[2_000]
+    assert (
+        len(json.loads(here("backups", server.name(name, "1"), "--format", "json")[1])) == 1
+    )  # the whole list was read
+    shutil.rmtree(server.home / "storage/docker/registry/v2/repositories" / name)
 
 
 def _cost(text):
