@@ -67,6 +67,16 @@ def parse(repository: Reference, tag: str) -> Backup | None:
     return Backup(reference=repository.tagged(tag), key=key, taken=when, digest=digest)
 
 
+def is_backup(tag: str) -> bool:
+    """Tell whether a tag is a backup's."""
+    return tag.startswith(_PREFIX)
+
+
+def is_image(tag: str) -> bool:
+    """Tell whether a tag is of an image that some backup lists."""
+    return tag.startswith(_CHILD)
+
+
 def newest_first(repository: Reference, tags: Iterable[str], key: str = "") -> list[Backup]:
     """Return the backups among some tags, those of one tag or of all."""
     found = (parse(repository, tag) for tag in tags)

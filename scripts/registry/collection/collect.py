@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from scripts.registry import backup, exchange, maintenance, manifests, mode, records
+from scripts.registry import backup, exchange, maintenance, manifests, mode, output, records
 from scripts.registry.collection import commands, damage, gate, quiet, reading
 from scripts.registry.collection.places import Within
 from scripts.registry.collection.plan import LOST_TAG, Plan, Rules, plan
@@ -45,6 +46,8 @@ HOLD = "slipway-hold"
 
 _PROOFS = 3
 _BATCH = 512
+_BACKUP_KIB = 128
+"""What a backup of a tag takes at most, in files of a few hundred bytes, by the blocks of a disk."""
 _PROVE_S, _RESTORE_S, _PAUSE_S = 30.0, 120.0, 0.5
 _QUIET_PAUSE_S = 2.0
 
@@ -98,7 +101,7 @@ class Collection:
             if not server.deletes:
                 report.notes.append("the registry's API deletes nothing; a collection does all the same")
             if order.policy:
-                self._back_up(store, report.plan, order.policy)
+                self._back_up(server, store, report.plan, order.policy)
             if report.plan.unlink or report.plan.untag or report.plan.frees:
                 self._wait_for_quiet(server)
                 self._without_writes(server, store)
@@ -132,12 +135,19 @@ class Collection:
         gate.check_share(len(found.frees), len(store.blobs), largest=self._order.largest_share)
         return store, found
 
-    def _back_up(self, store: Store, found: Plan, policy: Policy) -> None:
+    def _back_up(self, server: Server, store: Store, found: Plan, policy: Policy) -> None:
         """Back up every tag that has no backup of what it names, and what lost its tag and had a platform that the tag lacks."""
         now = datetime.fromtimestamp(store.now, UTC)
         due = [name for name, each in sorted(store.repositories.items()) if _due(each)]
         if due:
             self._say(f"backing up {len(due)} {'repositories' if len(due) > 1 else 'repository'}")
+        tags = sum(len(store.repositories[name].tags) for name in due)
+        free_kib = int(self._storage(server).sh(commands.FREE).text or 0)
+        if free_kib < _BACKUP_KIB * (tags + 1):  # what is written to a full disk is damage
+            self._report.notes.append(
+                f"no backups were taken: {output.size(free_kib << 10)} are free on the registry's disk"
+            )
+            return
         for name in due:
             repository = Reference(host=self._order.host, repository=name)
             try:
@@ -230,23 +240,11 @@ class Collection:
         report.plan = found
         self._stopped("mark")
         held = self._hold(storage, server, found)
-        self._say(f"removing {len(found.unlink)} links and {len(found.untag)} tags")
-        self._remove(storage, server, _paths(store, found))
-        self._stopped("unlink")
-        self._say("asking the registry's own collection what it would delete")
         try:
-            announced = gate.parse(self._run(server, "--dry-run").text)
-            gate.check(announced, found, store, grace_s=self._order.rules.grace_s)
-        except CollectionStopped:
-            self._relink(storage, server, store, found)
-            self._remove(storage, server, held)
-            raise
-        self._stopped("gate")
-        self._keeper.still_held()
-        self._say(f"sweeping {len(announced.blobs)} blobs")
-        self._run(server, "")
-        self._stopped("sweep")
-        self._remove(storage, server, held)
+            self._sweep(storage, server, store, found)
+        finally:
+            with suppress(RegistryError):  # the next run removes what is left of it
+                self._remove(storage, server, held)
         after = reading.read(storage, known=store.references)
         missing = (found.live & store.blobs.keys()) - after.blobs.keys()
         if missing:
@@ -257,6 +255,25 @@ class Collection:
         report.blobs_freed = len(store.blobs.keys() - after.blobs.keys())
         report.bytes_freed = sum(store.blobs[digest].size for digest in store.blobs.keys() - after.blobs.keys())
         self._stopped("check")
+
+    def _sweep(self, storage: Place, server: Server, store: Store, found: Plan) -> None:
+        """Remove links, let the registry's own collection say what it would take, and let it."""
+        self._say(f"removing {len(found.unlink)} links and {len(found.untag)} tags")
+        self._remove(storage, server, _paths(store, found))
+        self._stopped("unlink")
+        self._say("asking the registry's own collection what it would delete")
+        printed = self._run(server, "--dry-run").text
+        try:
+            announced = gate.parse(printed)
+            gate.check(announced, found, store, grace_s=self._order.rules.grace_s)
+        except CollectionStopped:
+            self._relink(storage, server, store, found)
+            raise
+        self._stopped("gate")
+        self._keeper.still_held()
+        self._say(f"sweeping {len(announced.blobs)} blobs")
+        self._run(server, "")
+        self._stopped("sweep")
 
     def _hold(self, storage: Place, server: Server, found: Plan) -> list[str]:
         """Store a manifest of what has none and is too young to go; the paths to remove afterwards."""
@@ -299,7 +316,7 @@ class Collection:
 
     def _prove(self, store: Store, *, read_only: bool) -> None:
         """Make sure, over the network, that writes are refused with 405, or are taken."""
-        repository = Reference(host=self._order.host, repository=next(iter(store.repositories)))
+        repository = Reference(host=self._order.host, repository=next(iter(store.repositories), HOLD))
         deadline, proofs = time.monotonic() + _PROVE_S, 0
         while proofs < _PROOFS:
             try:

@@ -116,12 +116,14 @@ def _order(options: argparse.Namespace) -> Any:
     stop_limit_s = int(duration(options.stop_limit))
     if stop_limit_s < 10:
         raise InvalidReference(f"--stop-limit {options.stop_limit}: a roll alone takes longer; say 1m or more")
+    backups_within_s = duration(options.backups_within)
     retention = Retention(
         keep_last=options.keep_last,
         keep_matching=tuple(options.keep_matching),
         keep_within_s=duration(options.keep_within) if options.keep_within else 0,
+        backups_within_s=backups_within_s,
     )
-    policy = Policy(keep=max(options.backups, 1), within=timedelta(seconds=duration(options.backups_within)))
+    policy = Policy(keep=max(options.backups, 1), within=timedelta(seconds=backups_within_s))
     return Order(
         host=options.registry,
         rules=Rules(grace_s=int(duration(options.grace)), keep=_listed(options.keep_list), retention=retention),

@@ -92,6 +92,9 @@ file=$(tr '\\0' '\\n' <"/proc/$1/cmdline" | sed -n 3p)
 	cat "/proc/$1/environ"
 	printf '%s\\0' timeout "$left" "$name" garbage-collect $3 "$file"
 }} | xargs -0 -x -s 120000 env -i
+code=$?
+[ "$code" = 0 ] || [ "$(date +%s)" -lt "$(($2 - 5))" ] || echo 'it did not end within --stop-limit' >&2
+exit "$code"
 """
 """The registry's own collection, with the registry's own program, configuration and environment; $3 is --dry-run or nothing."""
 
@@ -112,3 +115,8 @@ METRICS = """\
 wget -q -O - "http://$1/metrics" 2>/dev/null || curl -fsS "http://$1/metrics"
 """
 """What the registry counts, at its debug address $1."""
+
+FREE = """\
+df -Pk . | sed 1d | tr -s ' ' | cut -d ' ' -f 4
+"""
+"""How much is free on the storage's disk, in KiB."""

@@ -72,6 +72,7 @@ class DeploymentKeeper:
         renewing.start()
         try:
             yield
+            self._mode = {}  # also where it was only found, and had expired
         finally:
             done.set()
             renewing.join()

@@ -67,8 +67,9 @@ def plan(store: Store, rules: Rules) -> Plan:
     kept: dict[tuple[str, str], str] = {}
     kept_tags: dict[tuple[str, str], str] = {}
     untag: dict[tuple[str, str], str] = {}
+    children = {digest: each.children for digest, each in store.references.items()}
     for name, repository in store.repositories.items():
-        decided = retention.decide(repository, rules.retention, now=store.now, grace_s=rules.grace_s)
+        decided = retention.decide(repository, rules.retention, now=store.now, grace_s=rules.grace_s, children=children)
         untag |= {(name, tag): reason for tag, reason in decided.gone.items()}
         kept_tags |= {(name, tag): reason for tag, reason in decided.kept.items()}
         roots = _roots(repository, decided.kept, keep=rules.keep, young=young)

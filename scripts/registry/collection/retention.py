@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.registry import records
+from scripts.registry import backup, records
 from scripts.registry.errors import InvalidReference
+from scripts.registry.references import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,13 +19,20 @@ _FALLBACK = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")
 """Tags of referrers and of cosign: they go with what they are about, not by rules of their own."""
 
 
+_NOWHERE = Reference(host="", repository="")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Which tags stay: the newest ones of a repository, those that match, those that are young enough (in seconds)."""
+    """Which tags stay: the newest ones of a repository, those that match, those that are young enough (in seconds).
+
+    Backups of a tag that is gone stay for `backups_within_s` seconds.
+    """
 
     keep_last: int = 0
     keep_matching: tuple[str, ...] = ()
     keep_within_s: float = 0.0
+    backups_within_s: float = 90 * 86400
 
     def __post_init__(self) -> None:
         for pattern in self.keep_matching:
@@ -45,31 +53,67 @@ class Decision:
     gone: Mapping[str, str]
 
 
-def decide(repository: Repository, retention: Retention, *, now: int, grace_s: int) -> Decision:
-    """Decide over a repository's tags. A tag that was written within the grace time stays, whatever the rules say."""
+def decide(
+    repository: Repository, retention: Retention, *, now: int, grace_s: int, children: Mapping[str, tuple[str, ...]]
+) -> Decision:
+    """Decide over a repository's tags. A tag that was written within the grace time stays, whatever the rules say.
+
+    `children` are what indexes list: an image's own tag goes with the last backup that lists it.
+    """
     ours = {tag: at.current.written for tag, at in repository.tags.items() if at.current}
     ordinary = {
         tag: at for tag, at in ours.items() if not tag.startswith(records.PREFIX) and not _FALLBACK.fullmatch(tag)
     }
     if not retention:
         return Decision(kept=dict.fromkeys(ours, "tag"), gone={})
-    newest = sorted(ordinary, key=lambda tag: (ordinary[tag], tag), reverse=True)[: retention.keep_last]
     kept, gone = dict.fromkeys(ours.keys() - ordinary.keys(), "tag"), {}
-    for tag, written in ordinary.items():
-        if tag in newest:
-            kept[tag] = f"one of the last {retention.keep_last}"
-        elif pattern := next((each for each in retention.keep_matching if re.fullmatch(each, tag)), ""):
-            kept[tag] = f"matches {pattern}"
-        elif retention.keep_within_s and now - written <= retention.keep_within_s:
-            kept[tag] = "young enough"
-        elif now - written <= grace_s:
-            kept[tag] = "within the grace time"
+    for tag, reason in _keep(ordinary, retention, now=now, grace_s=grace_s).items():
+        if reason:
+            kept[tag] = reason
         else:
-            gone[tag] = f"written {(now - written) // 86400} days ago, and no rule keeps it"
-    for tag in [each for each in kept if each.startswith(f"{records.PREFIX}record.")]:
-        if any(tag.startswith(f"{records.PREFIX}record.{records.key(each)}.") for each in gone) and not any(
-            tag.startswith(f"{records.PREFIX}record.{records.key(each)}.") for each in ordinary.keys() - gone.keys()
-        ):
-            gone[tag] = "the record of a tag that goes"
+            gone[tag] = f"written {(now - ordinary[tag]) // 86400} days ago, and no rule keeps it"
+    keys = {records.key(tag) for tag in ordinary.keys() - gone.keys()}
+    for tag in [each for each in kept if each.startswith(records.PREFIX) and now - ours[each] > grace_s]:
+        if reason := _outlived(tag, keys, retention, now=now):
+            gone[tag] = reason
+            del kept[tag]
+    if any(backup.is_backup(tag) for tag in gone):
+        needed = {
+            digest for tag in kept if backup.is_backup(tag) for digest in children.get(_named(repository, tag), ())
+        }
+        for tag in [each for each in kept if backup.is_image(each) and _named(repository, each) not in needed]:
+            gone[tag] = "no backup needs it any more"
             del kept[tag]
     return Decision(kept=kept, gone=gone)
+
+
+def _keep(tags: Mapping[str, int], retention: Retention, *, now: int, grace_s: int) -> dict[str, str]:
+    """Return why each tag stays, by the time at which it was written; nothing: it goes."""
+    newest = sorted(tags, key=lambda tag: (tags[tag], tag), reverse=True)[: retention.keep_last]
+    reasons = {}
+    for tag, written in tags.items():
+        if tag in newest:
+            reasons[tag] = f"one of the last {retention.keep_last}"
+        elif pattern := next((each for each in retention.keep_matching if re.fullmatch(each, tag)), ""):
+            reasons[tag] = f"matches {pattern}"
+        elif retention.keep_within_s and now - written <= retention.keep_within_s:
+            reasons[tag] = "young enough"
+        else:
+            reasons[tag] = "within the grace time" if now - written <= grace_s else ""
+    return reasons
+
+
+def _outlived(tag: str, keys: set[str], retention: Retention, *, now: int) -> str:
+    """Return why a tag of our own goes: what it is about is gone, and it is no backup that is to stay for a while."""
+    record = tag.removeprefix(f"{records.PREFIX}record.")
+    if record != tag:
+        return "" if any(record.startswith(f"{key}.") for key in keys) else "the record of a tag that is gone"
+    found = backup.parse(_NOWHERE, tag)
+    if found is None or found.key in keys or now - found.taken.timestamp() <= retention.backups_within_s:
+        return ""
+    return "an old backup of a tag that is gone"
+
+
+def _named(repository: Repository, tag: str) -> str:
+    current = repository.tags[tag].current
+    return current.digest if current else ""

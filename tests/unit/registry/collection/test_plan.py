@@ -182,13 +182,27 @@ class TestRetention:
 
     def test_records_go_with_their_tag(self):
         """And backups stay: they have a policy of their own."""
-        record, backup = "slipway.record.1.linux-amd64", "slipway.backup.1.20260101T000000Z.0123456789ab"
-        tags = (*self._TAGS, (record, "5", OLD), (backup, "6", OLD))
+        record, backup = "slipway.record.1.linux-amd64", "slipway.backup.1.20231101T000000Z.0123456789ab"
+        begun = "slipway.record.next.linux-amd64"  # its tag is written next
+        tags = (*self._TAGS, (record, "5", OLD), (backup, "6", OLD), (begun, "6", NOW - 60))
         store = _store(manifests=dict.fromkeys("123456", (OLD, (), ())), tags=tags)
 
         found = plan(store, Rules(grace_s=DAY, retention=Retention(keep_last=3)))
 
         assert set(found.untag) == {("app", "1"), ("app", record)}
+
+    def test_old_backups_go_when_their_tag_is_gone(self):
+        """And the tags of images that no other backup lists; those of tags that are there have a policy of their own."""
+        image, shared = "slipway.image.8", "slipway.image.9"
+        gone, lives = "slipway.backup.1.20200101T000000Z.0", "slipway.backup.new.20200101T000000Z.0"
+        tags = (*self._TAGS, (gone, "6", OLD), (lives, "7", OLD), (image, "8", OLD), (shared, "9", OLD))
+        images = dict.fromkeys("123489", (OLD, (), ()))
+        store = _store(manifests={**images, "6": (OLD, ("8", "9"), ()), "7": (OLD, ("9",), ())}, tags=tags)
+
+        found = plan(store, Rules(grace_s=DAY, retention=Retention(keep_last=3)))
+
+        assert set(found.untag) == {("app", "1"), ("app", gone), ("app", image)}
+        assert _planned(found) == {"1", "6", "8"}
 
     def test_a_pattern_that_is_none_is_told(self):
         """Before anything is done."""
