@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         code: int = options.verb(options)
-        sys.stdout.flush()
+        if sys.stdout:  # it may have been closed from the beginning
+            sys.stdout.flush()
     except KeyboardInterrupt:
         output.progress("interrupted; run the same command again to go on, or `slipway down`")
         return 130

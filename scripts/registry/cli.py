@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from scripts.registry.connection import add_connection, duration, guarded, in_tu
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from scripts.registry.references import Reference
     from scripts.registry.untag import Removal
 
     Verb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
@@ -93,7 +95,7 @@ def add_verbs(verb: Verb) -> argparse.ArgumentParser:
     )
     untag.add_argument("reference", metavar="REF", help="the tag; with --all-with-prefix, the repository")
     untag.add_argument(
-        "--all-with-prefix", metavar="PREFIX", default="", help="all tags that begin so: forgotten staging tags"
+        "--all-with-prefix", metavar="PREFIX", dest="prefix", help="all tags that begin so: forgotten staging tags"
     )
     add_connection(untag, writes=True, listing=True)
     collection.add(verb)
@@ -131,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         code: int = options.verb(options)
-        sys.stdout.flush()
+        if sys.stdout:  # it may have been closed from the beginning
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -148,8 +151,7 @@ def _merge(options: argparse.Namespace) -> int:
     from scripts.registry import references
 
     target = references.parse(options.target)
-    with in_turn(options):
-        client = new_client(options, target.host)
+    with in_turn(options), closing(new_client(options, target.host)) as client:
         client.warm(target.host, _CONNECTIONS)  # while the rest is imported
         from scripts.registry import output, platforms
         from scripts.registry.merge import Order, merge
@@ -256,12 +258,15 @@ def verify(options: argparse.Namespace) -> int:
 def _backup(options: argparse.Namespace) -> int:
     from datetime import timedelta
 
-    from scripts.registry import backup, output, references
+    from scripts.registry import backup, output
+    from scripts.registry.errors import InvalidReference
 
-    policy = backup.Policy(keep=max(options.keep, 1), within=timedelta(seconds=duration(options.within)))
+    if options.keep < 1:
+        raise InvalidReference(f"--keep {options.keep}: the newest always stays; say 1 or more")
+    policy = backup.Policy(keep=options.keep, within=timedelta(seconds=duration(options.within)))
     reports, failed = {}, False
     for text in options.repositories:
-        repository = references.parse(text, default_tag="")
+        repository = _without_digest(text, default_tag="")
         now, token = _run_identity()
         backed = run(
             options,
@@ -285,9 +290,9 @@ def _backup(options: argparse.Namespace) -> int:
 
 @guarded
 def _backups(options: argparse.Namespace) -> int:
-    from scripts.registry import backup, output, references
+    from scripts.registry import backup, output
 
-    reference = references.parse(options.reference)
+    reference = _without_digest(options.reference)
     found = run(options, reference.host, lambda: backup.backups(reference))
     if options.format == "json":
         output.result_json([output.backup_json(each) for each in found])
@@ -300,9 +305,9 @@ def _backups(options: argparse.Namespace) -> int:
 
 @guarded
 def _restore(options: argparse.Namespace) -> int:
-    from scripts.registry import backup, references
+    from scripts.registry import backup
 
-    reference = references.parse(options.reference)
+    reference = _without_digest(options.reference)
     now, token = _run_identity()
     merged = run(options, reference.host, lambda: backup.restore(reference, options.backup, now=now, token=token))
     return report_merged(options, merged)
@@ -315,12 +320,12 @@ def _untag(options: argparse.Namespace) -> int:
 
     reference = references.parse(options.reference, default_tag="")
     _, token = _run_identity()
-    if options.all_with_prefix:
+    if options.prefix is not None:
         if reference.tag or reference.digest:
             raise InvalidReference(f"{reference}: with --all-with-prefix, name the repository alone")
-        removals = run(
-            options, reference.host, lambda: untag.untag_all(reference, options.all_with_prefix, token=token)
-        )
+        if not options.prefix:
+            raise InvalidReference("--all-with-prefix '': every tag begins so; say what yours begin with")
+        removals = run(options, reference.host, lambda: untag.untag_all(reference, options.prefix, token=token))
     elif not reference.tag or reference.digest:
         raise InvalidReference(f"{reference}: name the tag to take away", hint=f"slipway untag {reference.name}:TAG")
     else:
@@ -332,6 +337,17 @@ def _untag(options: argparse.Namespace) -> int:
             if each.kept is None:
                 output.result(str(each.reference))
     return 1 if _warn_kept(removals) else 0
+
+
+def _without_digest(text: str, *, default_tag: str = "latest") -> Reference:
+    """Read what has backups: a tag, or a repository."""
+    from scripts.registry import references
+    from scripts.registry.errors import InvalidReference
+
+    reference = references.parse(text, default_tag=default_tag)
+    if reference.digest:
+        raise InvalidReference(f"{reference}: a digest never changes and has no backups", hint="name the tag")
+    return reference
 
 
 def _warn_findings(found: Any) -> None:

@@ -370,7 +370,8 @@ def _tls(ca: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca or None)
     except (OSError, ssl.SSLError) as error:
-        raise RegistryUnreachable(f"--ca {ca}: it cannot be read ({getattr(error, 'strerror', error)})") from error
+        said = error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate"
+        raise RegistryUnreachable(f"--ca {ca}: it cannot be read ({said})") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -97,6 +97,7 @@ def _host(key: str) -> str:
 def _stored(entry: Mapping[str, Any], host: str, path: Path) -> Credentials | None:
     encoded, token = entry.get("auth") or "", entry.get("identitytoken") or ""
     try:
+        "".join(entry.get(name) or "" for name in ("username", "password", "identitytoken"))  # all of them text
         username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, ValueError, TypeError) as error:
         message = f"{path}: the entry for {host} is damaged"

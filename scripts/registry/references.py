@@ -66,7 +66,7 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
         host, path = HUB, rest
     repository, _, tag = path.partition(":")
     if host in _HUB_NAMES:
-        host, repository = HUB, repository if "/" in repository else f"library/{repository}"
+        host, repository = HUB, repository if "/" in repository or not repository else f"library/{repository}"
     if not is_host(host):
         raise InvalidReference(f"reference {text!r}: {host!r} is no host, as in registry.example.com:5000")
     if not _REPOSITORY.fullmatch(repository):

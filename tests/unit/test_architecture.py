@@ -1,6 +1,7 @@
 """The house rules: who may import whom, and that each outside library has one door."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,17 @@ DOORS = {
     "websocket": {"scripts.registry.collection.cluster"},
     "pulumi": {"infra", "scripts.toolchain.plugins"},
 }
+
+# What the registry's verbs, which have no outside library, take from the standard one to reach out, and where.
+REGISTRY_DOORS = {
+    "http.client": {"scripts.registry.client", "scripts.registry.collection.cluster"},
+    "socket": {"scripts.registry.client", "scripts.registry.collection.cluster"},
+    "ssl": {"scripts.registry.client", "scripts.registry.collection.cluster"},
+    "subprocess": {
+        "scripts.registry.credentials", "scripts.registry.collection.cluster", "scripts.registry.collection.places",
+    },
+    "fcntl": {"scripts.registry.lock"},
+}  # fmt: skip
 
 # Modules of values and decisions: no socket, file, clock, process, environment or random in them.
 PURE = {
@@ -99,6 +111,33 @@ def test_each_outside_library_has_one_door(library):
     users = {name for name, tree in MODULES.items() if _within_any(_imports(tree, types=False), library)}
 
     assert {name for name in users if not _within(name, DOORS[library])} == set()
+
+
+@pytest.mark.parametrize("library", REGISTRY_DOORS)
+def test_the_registrys_verbs_have_one_way_to_a_registry(library):
+    """One HTTP door; the other one leads to Kubernetes."""
+    registry = {name: tree for name, tree in MODULES.items() if _within(name, ["scripts.registry"])}
+
+    users = {name for name, tree in registry.items() if _within_any(_imports(tree, types=False), library)}
+
+    assert users == REGISTRY_DOORS[library]
+
+
+def test_the_registrys_modules_are_in_the_order_in_which_they_are_read():
+    """What the package's docstring promises a newcomer: each module imports at its head only those named before it."""
+    named = re.findall(r"`(\w+)`", ast.get_docstring(MODULES["scripts.registry"]))
+    order = [name for name in named if name != "collection"]
+    modules = {
+        name.rpartition(".")[2] for name in MODULES if name.count(".") == 2 and _within(name, ["scripts.registry"])
+    }
+
+    assert modules - set(order) == {"__main__", "collection"}
+    for place, name in enumerate(order):
+        head = ast.Module(
+            [each for each in MODULES[f"scripts.registry.{name}"].body if not isinstance(each, ast.FunctionDef)], []
+        )
+        needed = {each.split(".")[2] for each in _imports(head, types=False) if each.startswith("scripts.registry.")}
+        assert needed - set(order[:place]) - {name, "collection"} == set(), name
 
 
 def _within_any(imports, library):

@@ -139,6 +139,27 @@ def test_a_dry_run_prints_the_bytes_and_writes_nothing(server, repository, slipw
     assert "BEFORE" in dry.stderr
 
 
+def test_json_tells_the_whole_of_a_merge(server, repository, here):
+    """The result, each platform before and after, the backup, and what became of the staging tag."""
+    before = server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [ARM64], text="new")
+    old, new = server.images(repository, "1"), server.images(repository, "s")[ARM64][0]
+    name = server.name(repository, "1")
+
+    told = json.loads(here("merge", name, "--from", server.name(repository, "s"), "--format", "json")[1])
+
+    after = _digest(server, repository, "1")
+    assert (told["target"], told["digest"], told["before"]) == (name, after, before)
+    assert told["reference"] == f"{server.host}/{repository}@{after}"
+    assert told["platforms"] == [
+        {"platform": AMD64, "before": old[AMD64][0], "after": old[AMD64][0]},
+        {"platform": ARM64, "before": old[ARM64][0], "after": new},
+    ]
+    assert told["replaced"] == {ARM64: old[ARM64]}
+    assert told["staging"] == [{"reference": server.name(repository, "s"), "kept": None}]
+    assert _digest(server, repository, told["backup"].rsplit(":", 1)[1]) == before
+
+
 def test_duplicates_of_the_platform_go(server, repository, slipway):
     """What an appending tool left is put right: one image for the platform."""
     old = server.push_image(repository, ARM64, text="old")

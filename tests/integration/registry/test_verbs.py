@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import bcrypt
 import pytest
 
+from scripts.benchmarks.registries import OCI_INDEX, digest_of
 from scripts.registry import archive
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -122,6 +123,38 @@ def test_a_backup_is_taken_only_when_the_tag_changed_and_old_ones_go(server, rep
     assert sum(tag.startswith("slipway.image.") for tag in tags) == 2
     for (digest,) in server.images(repository, "1").values():
         assert server.get(repository, f"slipway.image.{digest.removeprefix('sha256:')[:40]}")
+
+
+def test_backups_beyond_the_count_go_those_of_merges_too(server, repository, here):
+    """The newest stay, and `backups` lists those."""
+    name = server.name(repository, "1").rsplit(":", 1)[0]
+    for text in ("a", "b", "c"):
+        server.push_index(repository, "1", [AMD64, ARM64], text=text)
+        taken = datetime.now(UTC) - timedelta(days=ord("z") - ord(text))
+        body = server.get(repository, "1")
+        server.put(repository, f"slipway.backup.1.{taken:%Y%m%dT%H%M%SZ}.{digest_of(body)[7:19]}", body, OCI_INDEX)
+    new = server.push_image(repository, ARM64, text="new")
+    assert here("merge", f"{name}:1", "--from", f"{name}@{new['digest']}")[0] == 0
+
+    rotated = json.loads(here("backup", name, "--keep", "2", "--format", "json")[1])[name]
+    listed = json.loads(here("backups", f"{name}:1", "--format", "json")[1])
+
+    assert len(rotated["removed"]) == 3
+    kept = {digest_of(body)[7:19], digest_of(server.get(repository, "1"))[7:19]}  # before the merge, and now
+    assert {each["digest"] for each in listed} == kept
+    assert {tag for tag in server.tags(repository) if tag.startswith("slipway.backup.")} == {
+        each["backup"].rsplit(":", 1)[1] for each in listed
+    }
+
+
+def test_a_closed_stdout_is_no_traceback(server, repository):
+    """As in a job that closes what it does not read."""
+    server.push_index(repository, "1", [AMD64])
+    command = f"{sys.executable} -m scripts.registry inspect {server.name(repository, '1')} >&-"
+
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_untag_takes_the_tag_and_nothing_else(server, repository, slipway):

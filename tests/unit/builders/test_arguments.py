@@ -127,9 +127,9 @@ def test_a_build_that_reads_stdin_is_known(words, reads):
 
 def test_slipways_own_flags_are_not_handed_on():
     """They stand among buildx's."""
-    read = arguments.parse(["--wait", "5m", "--ca=ca.pem", "--plain-http", "-t", "a", "."])
+    read = arguments.parse(["--wait", "5m", "--lock", "l", "--ca=ca.pem", "--plain-http", "-t", "a", "."])
 
-    assert read.own == {"wait": "5m", "ca": "ca.pem", "plain-http": "true"}
+    assert read.own == {"wait": "5m", "lock": "l", "ca": "ca.pem", "plain-http": "true"}
     assert read.others == (".",)
 
 

@@ -107,6 +107,16 @@ def test_a_helper_that_fails_is_named(load, helper, script, says):
     assert refused.value.__cause__ is None or "hush" not in str(refused.value.__cause__)
 
 
+def test_a_helper_is_told_the_registry_over_stdin_alone(load, helper, tmp_path):
+    """Its arguments, which everybody on the machine can read, are the one word that Docker gives it."""
+    helper(f'echo "$@" > {tmp_path}/arguments; cat > {tmp_path}/stdin; echo \'{{"Username": "a", "Secret": "s"}}\'')
+
+    load({"credsStore": "test"})
+
+    assert (tmp_path / "arguments").read_text() == "get\n"
+    assert (tmp_path / "stdin").read_text() == HOST
+
+
 def test_a_helper_that_is_not_there_is_named(load):
     """With what to do."""
     with pytest.raises(CredentialsUnreadable, match="docker-credential-none: not on PATH") as refused:
@@ -121,6 +131,8 @@ def test_a_helper_that_is_not_there_is_named(load):
         b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"auths": 1}', b'{"credHelpers": []  , "auths": "x"}',
         json.dumps({"auths": {HOST: {"auth": "%%"}}}).encode(), json.dumps({"auths": {HOST: {"auth": 5}}}).encode(),
         json.dumps({"auths": {HOST: {"auth": base64.b64encode(b"\xff").decode()}}}).encode(),
+        json.dumps({"auths": {HOST: {"username": 5, "password": ["x"]}}}).encode(),
+        json.dumps({"auths": {HOST: {"identitytoken": {"a": 1}}}}).encode(),
     ],
 )  # fmt: skip
 def test_a_configuration_that_is_broken_is_named(load, tmp_path, text):
