@@ -76,6 +76,16 @@ def sign_server(
     )
 
 
+def issue_server(authority: Authority, names: Sequence[str], *, now: datetime, days: int) -> Leaf:
+    """Make a key and a certificate for a server that is known by these names and addresses, the first one its subject."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
+    certificate = _sign(
+        key.public_key(), authority, names[0][:64], ExtendedKeyUsageOID.SERVER_AUTH, now, days, alternatives
+    )
+    return Leaf(certificate=_pem(certificate), key=_key_pem(key))
+
+
 def issue_client(authority: Authority, name: str, *, now: datetime, days: float) -> Leaf:
     """Make a key and a certificate with which `name` may build."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -138,6 +148,13 @@ def create_ssh_key(comment: str) -> tuple[str, str]:
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return private.decode(), f"{public.decode()} {comment}"
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _sign(  # noqa: PLR0917 - a private function with one call for each kind of leaf

@@ -14,6 +14,7 @@ BuilderError
 ├── TransferRefused                  wrong digest, disk full
 ├── InvalidCertificate (ValueError)  a certificate, key or request that cannot be used
 ├── BuildxFailed                     the buildx command ended badly
+├── ProgramTooLarge                  the one-file program does not fit into a ConfigMap
 ├── NoBuilder                        a wanted platform has no healthy node
 └── StackFailed                      the Pulumi engine ended badly
 """
@@ -101,6 +102,10 @@ class InvalidCertificate(BuilderError, ValueError):
 
 class BuildxFailed(BuilderError):
     """The buildx command is missing or ended badly."""
+
+
+class ProgramTooLarge(BuilderError):
+    """The one-file program has grown beyond what a cluster takes."""
 
 
 class NoBuilder(BuilderError):

@@ -1,11 +1,11 @@
-"""The Pulumi program: settings, plan, components, outputs. The registry half joins the fleet here."""
+"""The Pulumi program: settings, plan, components, outputs."""
 
 import os
 from datetime import UTC, datetime
 
 import pulumi
 
-from builders import buildkit, refusals
+from builders import buildkit, refusals, registry_program
 from builders.errors import BuilderError
 from builders.hetzner import Hetzner
 from infra import plan, settings
@@ -27,6 +27,7 @@ try:
     tarballs = {
         platform: buildkit.resolve(tarball.source, tarball.sha256) for platform, tarball in wanted.tarballs.items()
     }
+    program = registry_program.pack() if wanted.registry else b""
 except BuilderError as error:
     raise pulumi.RunError(f"{error}\n  {error.hint}" if error.hint else str(error)) from None
 
@@ -39,3 +40,13 @@ pulumi.export("authority", fleet.authority.certificate)
 pulumi.export("authorityKey", pulumi.Output.secret(fleet.authority.key))
 pulumi.export("sshKey", pulumi.Output.secret(fleet.ssh_key.private_key))
 pulumi.export("commands", plan.commands(planned))
+
+if wanted.registry:
+    from infra.components.registry import Registry  # the whole of Kubernetes, a second or two
+
+    registry = Registry(
+        wanted.registry, stack=planned.name, authority=fleet.authority, program=program, protect=wanted.protect
+    )
+    pulumi.export("registry", wanted.registry.host)
+    pulumi.export("registryTrust", registry.trust)
+    pulumi.export("registryUsers", pulumi.Output.secret(registry.users))

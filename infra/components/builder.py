@@ -186,8 +186,18 @@ def _wanted(plan: NodePlan, shared: Shared, address: Address, neighbours: Sequen
         "registries": [
             {"host": each.host, "ca": each.ca, "mirrors": list(each.mirrors), "http": each.http}
             for each in settings.registries
-        ],
+        ]
+        + _own_registry(shared),
     }
+
+
+def _own_registry(shared: Shared) -> list[Mapping[str, Any]]:
+    """Let the builders trust the stack's registry, unless slipway:registries says more of it, or the public does."""
+    own = shared.settings.registry
+    if own is None or own.host in {each.host for each in shared.settings.registries}:
+        return []
+    ca = shared.authority.certificate if own.tls.kind == "authority" else own.tls.ca
+    return [{"host": own.host, "ca": ca, "mirrors": [], "http": False}] if ca is not None else []
 
 
 def _record_refusal(plan: NodePlan) -> ErrorHook:

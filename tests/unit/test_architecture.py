@@ -29,6 +29,8 @@ DOORS = {
     "kubernetes": {"scripts.toolchain.plugins.kubernetes.api"},
     "pulumi_hcloud": {"infra.components"},
     "websocket": {"scripts.registry.collection.cluster"},
+    "pulumi_kubernetes": {"infra.components.registry"},
+    "bcrypt": {"builders.passwords"},
     "pulumi": {"infra", "scripts.toolchain.plugins"},
 }
 
@@ -45,7 +47,7 @@ REGISTRY_DOORS = {
 
 # Modules of values and decisions: no socket, file, clock, process, environment or random in them.
 PURE = {
-    "infra.settings", "infra.plan", "infra.cloudinit",
+    "infra.parsing", "infra.settings", "infra.registry_setting", "infra.registry_objects", "infra.plan", "infra.cloudinit",
     "builders.errors", "builders.platforms", "builders.inventory", "builders.placement", "builders.buildkit_config",
     "builders.guard", "builders.state",
     "builders.diagnostics", "builders.arguments",

@@ -20,6 +20,9 @@ class Unknown:
     def __repr__(self) -> str:
         return "UNKNOWN"
 
+    def __deepcopy__(self, _memo: object) -> Unknown:
+        return self
+
 
 UNKNOWN: Final = Unknown()
 

@@ -139,3 +139,19 @@ def test_an_ssh_key_is_openssh_text_on_both_sides():
     assert private.startswith("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     assert public.startswith("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5")
     assert public.endswith(" slipway dev")
+
+
+def test_a_servers_certificate_speaks_for_names_and_addresses_and_signs_nothing(authority):
+    """Each name as what it is; the key is its own."""
+    leaf = certificates.issue_server(authority, ["198.51.100.8", "r.example.com"], now=NOW, days=365)
+    certificate = x509.load_pem_x509_certificate(leaf.certificate.encode())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+    assert names.get_values_for_type(x509.DNSName) == ["r.example.com"]
+    assert names.get_values_for_type(x509.IPAddress) == [ipaddress.ip_address("198.51.100.8")]
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.SERVER_AUTH
+    ]
+    assert certificates.issued_by(leaf.certificate, authority.certificate)
+    assert certificates.is_pair(leaf)

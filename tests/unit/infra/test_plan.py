@@ -55,6 +55,7 @@ def _settings(*counts):
         registries=(),
         max_price_hourly=None,
         builder_name=None,
+        registry=None,
     )
 
 

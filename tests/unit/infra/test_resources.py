@@ -6,6 +6,7 @@ import dill
 import pytest
 from pulumi.runtime.rpc import UNKNOWN
 
+from builders import certificates
 from builders.errors import NodeUnreachable
 from infra.resources import buildkit, buildx, hostkey, keys
 from infra.resources.shell import Failed, Shell, plainly
@@ -13,6 +14,8 @@ from infra.resources.shell import Failed, Shell, plainly
 PROVIDERS = [
     keys._AuthorityProvider,
     keys._SshKeyPairProvider,
+    keys._ServerCertificateProvider,
+    keys._PasswordProvider,
     hostkey._HostKeyProvider,
     hostkey._RetirementProvider,
     buildkit._BuildKitProvider,
@@ -95,6 +98,32 @@ def test_a_new_machine_gets_a_new_bootstrap_key_and_an_old_one_keeps_its_own():
 def test_no_change_of_the_program_replaces_the_authority():
     """Everybody's certificates hang on it."""
     assert keys._AuthorityProvider().diff("1", {"subject": "a"}, {"subject": "b"}).changes is False
+
+
+def test_a_server_certificate_is_issued_again_for_other_names_and_near_its_end():
+    """In place: what serves with it reads it at its next start."""
+    provider = keys._ServerCertificateProvider()
+    authority = certificates.create_authority("a", now=datetime.now(UTC))
+    props = {"names": ["r.example.com"], "authority": authority.certificate, "authority_key": authority.key}
+    outs = provider.create(props).outs
+    soon = (datetime.now(UTC) + timedelta(days=29)).isoformat()
+
+    assert certificates.issued_by(outs["certificate"], authority.certificate)
+    assert provider.diff("1", outs, props).changes is False
+    assert provider.diff("1", outs, {**props, "names": ["s.example.com"]}).changes is True
+    assert provider.diff("1", outs, {**props, "authority": "ANOTHER"}).changes is True
+    assert provider.diff("1", {**outs, "expires": soon}, props).changes is True
+    assert not provider.diff("1", {**outs, "expires": soon}, props).replaces
+
+
+def test_a_password_lasts_as_long_as_its_user():
+    """And nobody gets another one's."""
+    provider = keys._PasswordProvider()
+    first, second = (provider.create({"user": "ada"}).outs for _ in range(2))
+
+    assert first["password"] != second["password"]
+    assert provider.diff("1", first, {"user": "ada"}).changes is False
+    assert provider.diff("1", first, {"user": "ci"}).replaces == ["user"]
 
 
 def test_a_host_key_lasts_as_long_as_its_machine():

@@ -324,6 +324,21 @@ def test_a_preview_asks_the_server_and_writes_nothing(provider, server):
         _create(provider, "ConfigMap", {"metadata": NAMED["metadata"], "dta": {}}, preview=True)
 
 
+def test_what_is_not_known_yet_stays_so_in_check_and_preview(provider, server):
+    """Another resource's output, deep inside; the server is not asked about half an object."""
+    inputs = {
+        **to_properties({"metadata": {"name": "s"}}),
+        "stringData": PropertyValue({"password": PropertyValue(WIRE_UNKNOWN)}),
+    }
+    checked = asyncio.run(provider.check(CheckRequest(_urn("Secret"), {}, inputs, b"")))
+    made = asyncio.run(provider.create(CreateRequest(_urn("Secret"), checked.inputs, 0, preview=True)))
+
+    for properties in (checked.inputs, made.properties):
+        assert properties["stringData"].value["password"].value == WIRE_UNKNOWN
+        assert properties["stringData"].is_secret
+    assert server.requests == []
+
+
 def test_a_kind_that_the_server_does_not_know_is_told_with_group_and_version(provider, server):
     """Whatever the server itself says, which is not much."""
     server.kinds_missing = ("roles",)

@@ -162,6 +162,7 @@ def _refusal(status: int, answer: bytes, kind: Kind, path: str) -> Refused:
     except ValueError:
         told = {}
     message, reason = told.get("message") or answer.decode(errors="replace").strip()[:200], told.get("reason") or ""
+    message = " ".join(message.split())  # several conflicts are told in lines
     details = told.get("details") or {}
     if status == 404 and not details.get("name"):
         return UnknownKind(

@@ -1,0 +1,142 @@
+"""infra.registry_setting: what a user writes of the registry, and what they are told when it cannot be used."""
+
+import json
+
+import pytest
+
+from builders.errors import InvalidSetting
+from infra import registry_setting
+
+LEAST = {"host": "198.51.100.8:30500", "storage": {"size": "5Gi"}, "service": {"nodePort": 30500}}
+BEHIND = {"host": "registry.example.com", "storage": {"size": "5Gi"}, "service": {"ingress": {"class": "nginx"}}}
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def _parse(**changes):
+    return registry_setting.parse(json.dumps({**LEAST, **changes}))
+
+
+def _problems(**changes):
+    with pytest.raises(InvalidSetting) as caught:
+        _parse(**changes)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("nothing", [None, "", "{}"])
+def test_no_setting_is_no_registry(nothing):
+    """It exists by being given."""
+    assert registry_setting.parse(nothing) is None
+
+
+def test_three_fields_are_enough():
+    """The rest has defaults: the stack's authority, nightly collection, images by digest that are made for ARM64 too."""
+    setting = _parse()
+
+    assert (setting.namespace, setting.node_port, setting.ingress) == ("slipway-registry", 30500, None)
+    assert (setting.tls.kind, setting.users, setting.storage_class) == ("authority", (), None)
+    assert (setting.collection.schedule, setting.collection.time_zone, setting.collection.grace) == (
+        "30 3 * * *",
+        "Etc/UTC",
+        "24h",
+    )
+    assert setting.registry_image.endswith("a3d8aaa63ed8681a604f1dea0aa03f100d5895b6a58ace528858a7b332415373")
+    assert (setting.host_name, setting.names_an_address, setting.pod_ends_tls) == ("198.51.100.8", True, True)
+
+
+def test_everything_can_be_said():
+    """An Ingress, a certificate by its annotations, users, and what is kept."""
+    setting = registry_setting.parse(
+        json.dumps({
+            **BEHIND,
+            "kubeconfig": "~/.kube/prod",
+            "context": "prod",
+            "namespace": "images",
+            "storage": {"size": "50Gi", "class": "hcloud-volumes"},
+            "tls": {"annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"}},
+            "users": ["ada", "ci"],
+            "collection": {
+                "schedule": "0 2 * * mon-fri", "timeZone": "Europe/Berlin", "grace": "2d",
+                "keepLast": "10", "keepMatching": "^v[0-9]", "keepWithin": "90d",
+            },
+            "images": {"registry": "registry:3@sha256:" + "0" * 64},
+        })
+    )  # fmt: skip
+
+    assert setting.ingress.class_name == "nginx"
+    assert setting.tls.annotations == {"cert-manager.io/cluster-issuer": "letsencrypt"}
+    assert setting.collection.keep_last == 10
+    assert setting.pod_ends_tls is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"hots": "x"}, "hots: unknown field, did you mean 'host'?"),
+        ({"host": None}, "host: missing, give a host name with an optional port"),
+        ({"host": "https://x"}, "host: 'https://x' is not a host name with an optional port"),
+        ({"storage": {"size": "50 GB"}}, "storage: size: '50 GB' is not a size, for example 50Gi"),
+        ({"storage": {}}, "storage: size: missing, give a size, for example 50Gi"),
+        ({"storage": {"size": "0Gi"}}, "storage: size: '0Gi' is not a size, for example 50Gi"),
+        ({"service": {}}, "service: give either nodePort, 30000 to 32767, or ingress"),
+        ({"service": {"nodePort": 80}}, "service: nodePort: 80 is not a whole number from 30000 to 32767"),
+        ({"service": {"nodePort": 30500, "ingress": {}}}, "service: give either nodePort, 30000 to 32767, or ingress"),
+        ({"service": "x"}, "service: 'x' is not an object, for example {\"nodePort\": 30500} or {\"ingress\": {\"class\": \"nginx\"}}"),
+        ({"namespace": "My"}, "namespace: 'My' is not a namespace"),
+        ({"tls": {"secret": "a"}}, "tls: with a secret of yours, host has to be a name: the collection checks the certificate by it"),
+        ({"tls": {"annotations": {}}}, "tls: annotations are read from an Ingress: give service: {ingress: {}}, or a secret"),
+        ({"tls": {"secret": "a", "ca": "no"}}, "tls: ca: not a PEM certificate"),
+        ({"tls": "self-signed"}, "tls: 'self-signed' is not an object, for example \"authority\", "
+                                 '{"secret": "registry-certificate"} or {"annotations": {…}}'),
+        ({"users": ["a", "a"]}, "users: a is given twice"),
+        ({"users": ["slipway-gc"]}, "users: slipway-gc is the collection's own user"),
+        ({"users": ["a:b"]}, "users: 'a:b' is not a user's name"),
+        ({"collection": {"grace": "1 day"}}, "collection: grace: '1 day' is not a duration, for example 24h or 90d"),
+        ({"collection": {"keepMatching": "["}}, "collection: keepMatching: '[' is not a regular expression: "
+                                                "unterminated character set at position 0"),
+        ({"collection": {"timeZone": "+2"}}, "collection: timeZone: '+2' is not a time zone"),
+        ({"images": {"registry": "registry:2"}},
+         "images: registry: 'registry:2' is not an image by its digest, for example registry:2@sha256:…"),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_used_is_named_with_what_to_do(changes, line):
+    """The line names the field, the value and what would do."""
+    assert line in _problems(**changes)
+
+
+def test_every_problem_is_told_at_once():
+    """Also those of objects inside."""
+    assert set(_problems(host="a b", storage={"size": "x", "klass": "y"})) == {
+        "storage: size: 'x' is not a size, for example 50Gi",
+        "storage: klass: unknown field, did you mean 'class'?",
+        "host: 'a b' is not a host name with an optional port",
+    }
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["30 3 * * *", "*/15 0-6 1,15 jan-mar sun", "@daily", "0 0 31 12 7", "5/10 * ? * *", "0 22 * * 1-5/2"],
+)
+def test_a_schedule_is_what_a_cron_job_takes(schedule):
+    """Numbers, spans, lists, steps and names."""
+    assert _parse(collection={"schedule": schedule}).collection.schedule == schedule
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["", "3 o'clock", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *", "*/0 * * * *",
+     "* * * *", "* * * * * *", "@nightly", "1-2-3 * * * *"],
+)  # fmt: skip
+def test_a_schedule_that_no_cron_job_takes_is_refused(schedule):
+    """Before anything is made, rather than at the API server."""
+    assert _problems(collection={"schedule": schedule}) == [
+        f"collection: schedule: {schedule!r} is not a schedule: minute, hour, day, month and weekday, for example 30 3 * * *"
+    ]
+
+
+def test_a_secret_of_ones_own_may_have_an_authority_of_its_own():
+    """Builders and the job trust it then."""
+    setting = registry_setting.parse(
+        json.dumps({**LEAST, "host": "r.example.com", "tls": {"secret": "mine", "ca": PEM}})
+    )
+
+    assert (setting.tls.kind, setting.tls.secret, setting.tls.ca) == ("secret", "mine", PEM)
