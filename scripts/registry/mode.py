@@ -21,9 +21,10 @@ if [ -n "${{{UNTIL}:-}}" ]; then
 	if [ "$(date +%s)" -ge "${UNTIL}" ]; then
 		unset {READ_ONLY} {UNTIL}
 	else
+		read -r self _ </proc/self/stat
 		(
-			while kill -0 $$ 2>/dev/null && [ "$(date +%s)" -lt "${UNTIL}" ]; do sleep 1; done
-			kill -TERM $$ 2>/dev/null
+			while kill -0 "$self" 2>/dev/null && [ "$(date +%s)" -lt "${UNTIL}" ]; do sleep 1; done
+			kill -TERM "$self" 2>/dev/null
 		) &
 	fi
 fi
@@ -31,6 +32,7 @@ exec "$@"
 """
 """What the registry's container runs: `sh -c ENTRYPOINT slipway registry serve FILE`.
 
+Kubernetes makes one dollar sign of two in a container's command, so the shell's own number is not asked for by its name.
 At the expiry it ends the registry, with all that runs in its container; what restarts it finds the mode expired.
 """
 

@@ -26,6 +26,8 @@ from scripts.registry.errors import (
     PlaceUnreachable,
     ReadOnly,
     RegistryError,
+    RegistryFailed,
+    RegistryUnreachable,
     StoreDamaged,
     VerificationFailed,
 )
@@ -319,16 +321,22 @@ class Collection:
         repository = Reference(host=self._order.host, repository=next(iter(store.repositories), HOLD))
         deadline, proofs = time.monotonic() + _PROVE_S, 0
         while proofs < _PROOFS:
+            said = "takes writes" if read_only else "refuses writes"
             try:
                 self._ask(lambda: maintenance.check_writable(repository))
                 refused = False
             except ReadOnly:
                 refused = True
+            except (
+                RegistryFailed,
+                RegistryUnreachable,
+            ) as error:  # a connection to the pod that ends, or one not begun
+                refused, said = not read_only, f"does not answer as it should ({error})"
             proofs = proofs + 1 if refused == read_only else 0
             if not proofs:
                 if time.monotonic() > deadline:
                     raise CollectionStopped(
-                        f"{self._order.host}: it still {'takes' if read_only else 'refuses'} writes after its roll",
+                        f"{self._order.host}: it still {said} after its roll",
                         hint="does this name lead to the registry that is collected, and to no other?",
                     )
                 time.sleep(_PAUSE_S)
