@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +72,14 @@ def inspect(reference: Reference, *, deep: bool = False) -> Protocol[Inspection]
         if reference.tag and not reference.digest and not reference.tag.startswith(records.PREFIX):
             known = yield from merge.read_records(reference, dict.fromkeys([*found.images(), *records.USUAL]))
             findings += _lost(reference, found, known)
-        rows = tuple(_row(str(platform), image, parts, configs, found) for platform, image in found.images().items())
+        attested = _attestations(found)
+        rows = tuple(
+            _row(str(platform), image.digest, parts, configs, attestations=attested[image.digest])
+            for platform, image in found.images().items()
+        )
     else:
         platform = str(platforms.from_json(configs.get(found.digest, {}))) or "unknown"
-        rows = (_row(platform, None, parts, configs, found),)
+        rows = (_row(platform, found.digest, parts, configs),)
     return Inspection(
         reference=reference,
         digest=found.digest,
@@ -154,9 +159,11 @@ def _unreadable(reference: Reference, kind: str, image: Image, digest: str, resp
 def _oddities(reference: Reference, index: Index) -> Iterator[Finding]:
     if untag.buried(index):
         yield Finding(what="the removal of this tag was cut off", cure=f"slipway untag {reference}")
-    runnable = [each for each in index.descriptors if each.runnable]
-    for platform in index.images():
-        several = [each for each in runnable if each.platform == platform]
+    images: dict[Platform | None, list[Descriptor]] = {}
+    for each in index.descriptors:
+        if each.runnable:
+            images.setdefault(each.platform, []).append(each)
+    for platform, several in images.items():
         if len(several) > 1:
             others = ", ".join(f"{each.digest[:19]}…" for each in several[1:])
             yield Finding(
@@ -179,17 +186,23 @@ def _lost(reference: Reference, index: Index, known: dict[Any, records.Record]) 
         )
 
 
+def _attestations(index: Index) -> Counter[str]:
+    """Count the attestations of each image, and theirs."""
+    subjects = {each.digest: each.subject for each in index.descriptors if each.subject}
+    counts: Counter[str] = Counter()
+    for digest in subjects:
+        passed = {digest}
+        while (digest := subjects.get(digest, "")) and digest not in passed:
+            passed.add(digest)
+            counts[digest] += 1
+    return counts
+
+
 def _row(
-    platform: str,
-    image: Descriptor | None,
-    parts: dict[str, Image],
-    configs: dict[str, dict[str, Any]],
-    found: Index | Image,
+    platform: str, digest: str, parts: dict[str, Image], configs: dict[str, dict[str, Any]], *, attestations: int = 0
 ) -> Row:
-    digest = image.digest if image else found.digest
     part = parts.get(digest)
     size = len(part.body) + sum(each.size for each in (part.config, *part.layers)) if part else 0
-    attestations = len(found.attestations(digest)) if isinstance(found, Index) else 0
     created = str(configs.get(digest, {}).get("created") or "")
     return Row(platform=platform, digest=digest, size=size, created=created, attestations=attestations)
 

@@ -95,7 +95,8 @@ class Index(Manifest):
 
     def attestations(self, digest: str) -> tuple[Descriptor, ...]:
         """Return the attestations of an image, and theirs."""
-        return tuple(each for each in self.descriptors if each.subject in _closure(self.descriptors, {digest}))
+        subjects = _closure(self.descriptors, {digest})
+        return tuple(each for each in self.descriptors if each.subject in subjects)
 
     def orphans(self) -> tuple[Descriptor, ...]:
         """Return the attestations of what is not in the index."""

@@ -31,6 +31,24 @@ def test_inspect_shows_each_platform(server, repository, slipway):
     assert found["findings"] == []
 
 
+def test_an_index_of_very_many_platforms_is_shown(server, repository, here):
+    """Whoever made it, in a time that grows as it does."""
+    image = server.push_image(repository, AMD64)
+    many = [image | {"platform": {"os": "linux", "architecture": "arm", "variant": f"v{n}"}} for n in range(700)]
+    twice = [*many, image, image]
+    server.put(
+        repository,
+        "1",
+        json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": twice}).encode(),
+        OCI_INDEX,
+    )
+
+    code, shown, said = here("inspect", server.name(repository, "1"))
+
+    assert (code, shown.count("linux/arm/v")) == (0, 700)
+    assert "linux/amd64 is there 2 times" in said
+
+
 def test_verify_tells_what_cannot_be_read(new_registry, slipway):
     """A layer that is gone answers HEAD from the registry's cache; its first byte is what tells."""
     server = new_registry("2.8")
