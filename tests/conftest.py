@@ -11,6 +11,7 @@ ON_THE_HOSTS_CLOUD = (
     "tests/integration/test_cluster.py",
     "tests/integration/test_localcloud_cli.py",
     "tests/integration/test_machines.py",
+    "tests/integration/test_registry_on_cluster.py",
 )
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 

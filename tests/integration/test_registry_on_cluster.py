@@ -1,0 +1,170 @@
+"""The registry that the program declares, on the local Kubernetes: pods that roll, pushes, the nightly job, the volume."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from scripts.localcloud import cluster, network
+
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(420)]
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway"
+HOST = "198.51.100.8:30500"
+PROGRAM = """
+import json
+from infra import registry_setting
+from infra.components.registry import Registry
+from infra.resources.keys import Authority
+from builders import registry_program
+
+authority = Authority("authority", subject="slipway-test", opts=pulumi.ResourceOptions())
+setting = registry_setting.parse({setting!r})
+registry = Registry(setting, stack="slipway-test", authority=authority, program=registry_program.pack(), protect=False)
+pulumi.export("users", pulumi.Output.secret(registry.users))
+pulumi.export("ca", authority.certificate)
+"""
+
+
+def _localcloud(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.localcloud", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", name="kubeconfig")
+def _kubeconfig(tmp_path_factory):
+    assert network.namespaces() == [], "a local cloud is up on this host: python -m scripts.localcloud down"
+    state = str(tmp_path_factory.mktemp("cluster"))
+    try:
+        _localcloud("up", "--state", state, "--port", _free_port(), "--control-port", _free_port())
+        _localcloud("cluster", "--state", state)
+        yield cluster.kubeconfig(Path(state))
+    finally:
+        _localcloud("down", "--state", state)
+
+
+@pytest.fixture(name="kubectl")
+def _kubectl(kubeconfig):
+    def run(*arguments):
+        command = [
+            CACHE / "go/kubernetes/kubectl",
+            "--kubeconfig",
+            kubeconfig,
+            "--namespace",
+            "slipway-registry",
+            *arguments,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+class Client:
+    """crane, logged in as ada, trusting the stack's authority alone."""
+
+    def __init__(self, folder, stack):
+        told = json.loads(stack.run("stack", "output", "--json", "--show-secrets"))
+        (folder / "ca.crt").write_text(told["ca"])
+        auth = base64.b64encode(f"ada:{told['users']['ada']}".encode()).decode()
+        (folder / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": auth}}}))
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "SSL_CERT_FILE": str(folder / "ca.crt"),
+            "SSL_CERT_DIR": str(folder / "nothing"),
+            "DOCKER_CONFIG": str(folder),
+        }
+
+    def crane(self, *arguments, fails=False, **environment):
+        """Run crane and return what it printed, or what it complained of."""
+        command = [CACHE / "go/crane/crane", *arguments]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**self.environment, **environment}, check=False
+        )
+        assert bool(done.returncode) is fails, done.stderr
+        return done.stderr if fails else done.stdout
+
+    def push(self, tag, content):
+        """Push an image of one layer with one file; return its digest."""
+        layer = self.folder / "layer.tar"
+        with tarfile.open(layer, "w") as tar:
+            member = tarfile.TarInfo("content")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content.encode()))
+        self.crane("append", "--new_layer", str(layer), "--new_tag", f"{HOST}/app:{tag}")
+        return self.crane("digest", f"{HOST}/app:{tag}").strip()
+
+
+def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl, kubernetes_stack_for, tmp_path):
+    """From nothing to a push over verified TLS; the job runs with its own rights; the images are there after a destroy."""
+    images = json.loads((CACHE / "cluster/images.json").read_text())
+    digests = {name: images[f"docker.io/library/{name}"] for name in ("registry:2", "python:3.11-slim")}
+    setting = {
+        "host": HOST,
+        "storage": {"size": "1Gi"},
+        "service": {"nodePort": 30500},
+        "users": ["ada"],
+        "collection": {"grace": "1s"},
+        "images": {
+            "registry": f"docker.io/library/registry:2@{digests['registry:2']}",
+            "python": f"docker.io/library/python:3.11-slim@{digests['python:3.11-slim']}",
+        },
+    }
+    stack = kubernetes_stack_for(kubeconfig)
+    stack.write(PROGRAM.format(setting=json.dumps(setting)))
+
+    stack.up()
+
+    client = Client(tmp_path, stack)
+    gone = client.push("1", "what no tag needs")
+    kept = client.push("1", "what the tag names")
+    (tmp_path / "anonymous").mkdir()
+    assert "UNAUTHORIZED" in client.crane(
+        "digest", f"{HOST}/app:1", fails=True, DOCKER_CONFIG=str(tmp_path / "anonymous")
+    )
+    again = stack.run("up", "--yes", "--skip-preview", "--refresh")
+    assert " updated" not in again
+    assert " created" not in again
+    assert "registry-gc" in kubectl("get", "cronjobs,networkpolicies", "--output", "name")
+
+    kubectl("create", "job", "--from=cronjob/registry-gc", "tonight")
+    try:
+        kubectl("wait", "job/tonight", "--for=condition=Complete", "--timeout=240s")
+    except AssertionError:
+        pytest.fail(kubectl("logs", "job/tonight", "--tail=40") + kubectl("get", "events"))
+    assert "tags verified" in kubectl("logs", "job/tonight")
+    assert "MANIFEST_UNKNOWN" in client.crane("manifest", f"{HOST}/app@{gone}", fails=True)
+    assert client.crane("digest", f"{HOST}/app:1").strip() == kept
+    after = stack.run("up", "--yes", "--skip-preview", "--refresh")
+    assert " updated" not in after
+
+    stack.write(PROGRAM.format(setting=json.dumps({**setting, "users": ["ada", "ci"]})))
+    stack.up()
+    assert client.crane("digest", f"{HOST}/app:1").strip() == kept
+    assert client.push("2", "after the roll")
+
+    volume = kubectl("get", "pvc/registry", "--output", "jsonpath={.spec.volumeName}")
+    stack.destroy()
+    assert kubectl("get", "deployments,services,cronjobs,secrets", "--output", "name") == ""
+    stack.up()
+    assert kubectl("get", "pvc/registry", "--output", "jsonpath={.spec.volumeName}") == volume
+    anew = Client(tmp_path, stack)
+    assert anew.crane("digest", f"{HOST}/app:1").strip() == kept
