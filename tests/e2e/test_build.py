@@ -173,6 +173,7 @@ def test_while_a_builder_is_down_the_other_one_is_pushed_and_merged(build, commi
     assert f"linux/arm64 lags behind {revision}" in said
     after = inspect("app:1")
     assert after["linux/arm64"] == before["linux/arm64"]
+    assert inspect(_newest_backup(operator, "app:1")) == before
     assert inspect("app:new") == {"linux/amd64": after["linux/amd64"]}
     tag = f"{operator.registry.address}/app:1"
     catch_up = f"git checkout {revision} && slipway build --platform linux/arm64 --push -t {tag} ."
@@ -181,6 +182,12 @@ def test_while_a_builder_is_down_the_other_one_is_pushed_and_merged(build, commi
     assert found[tag] | {"since": ""} == {
         "tag": tag, "platform": "linux/arm64", "since": "", "revision": revision, "catch_up": catch_up,
     }  # fmt: skip
+
+
+def _newest_backup(operator, tag):
+    ca = operator.registry.trust / "ca.pem"
+    said = operator.run("slipway", "backups", "--ca", ca, "--format", "json", f"{operator.registry.address}/{tag}")
+    return json.loads(said.stdout)[0]["backup"].partition("/")[2]
 
 
 def test_a_second_such_build_keeps_the_age(build, commit, lagging, operator):
