@@ -11,7 +11,7 @@ from scripts.registry import merge
 SOURCE = Path(__file__).parents[2] / "unit" / "registry" / "test_interleavings.py"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # two and a half minutes of one core
 def test_three_writers_lose_nothing_unseen(monkeypatch, capsys):
     """Two of them for one platform, one may die: what was acknowledged is in the tag, or `verify` names it.
 
