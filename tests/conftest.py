@@ -8,6 +8,7 @@ from xdist.workermanage import NodeManager
 
 ON_THE_HOSTS_CLOUD = (
     "tests/e2e/",
+    "tests/integration/registry/collection/test_on_kubernetes.py",
     "tests/integration/test_cluster.py",
     "tests/integration/test_localcloud_cli.py",
     "tests/integration/test_machines.py",
