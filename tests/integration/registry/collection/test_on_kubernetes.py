@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import http.client
 import json
 import os
 import re
@@ -21,7 +23,13 @@ import pytest
 from scripts.benchmarks.registries import ACCEPT, Registry
 from scripts.registry import archive, mode
 
-pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tools,
+    pytest.mark.timeout(300),
+    # httpx leaves a socket open where a pod ends while it answers
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).parents[4]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway"
@@ -189,6 +197,7 @@ def files(registry, storage, kubectl):
     found = storage.__new__(storage)
     found.folder = registry.volume / "docker/registry/v2"
     yield found
+    gc.collect()  # while that warning is ignored
     kubectl("delete", "configmap", "registry-mode", "--ignore-not-found")
 
 
@@ -243,9 +252,15 @@ def collect_until(kubeconfig):
 
 
 def _writable(registry):
-    with suppress(httpx.TransportError):
-        return registry.request("POST", "app/blobs/uploads/").status_code == 202
-    return False
+    connection = http.client.HTTPConnection(registry.host, timeout=10)
+    try:
+        connection.request("POST", "/v2/app/blobs/uploads/", headers={"Content-Length": "0"})
+        with connection.getresponse() as answer:
+            return answer.status == 202
+    except (OSError, http.client.HTTPException):  # its pod starts just now, or ends
+        return False
+    finally:
+        connection.close()
 
 
 def _wait_until_writable(registry, within_s):
