@@ -102,6 +102,7 @@ class Collection:
             self._part("mark")
             if not server.deletes:
                 report.notes.append("the registry's API deletes nothing; a collection does all the same")
+            self._reach(report.plan)
             if order.policy:
                 self._back_up(server, store, report.plan, order.policy)
             if report.plan.unlink or report.plan.untag or report.plan.frees:
@@ -110,6 +111,11 @@ class Collection:
                 self._verify(report.plan)
             self._part("")
         return report
+
+    def _reach(self, found: Plan) -> None:
+        """See that the name, the authority and the login lead to a registry, before it is stopped for them."""
+        for name, tag in list(found.kept_tags)[:1]:
+            self._ask(partial(_read_tags, [Reference(host=self._order.host, repository=name, tag=tag)]))
 
     def _usual(self, server: Server) -> Server:
         """Bring a registry back that a run which died has left in its mode, with what may still collect there."""

@@ -146,6 +146,19 @@ def test_ages_are_told_by_the_clock_of_the_place(server, storage, tmp_path):
     assert planned(there) == [repository]
 
 
+def test_a_name_that_does_not_lead_to_the_registry_is_told_before_writes_are_stopped(kept, kept_files, slipway):
+    """A wrong host, authority or login ends the run while the registry serves as ever."""
+    kept.push_index("app", "1", [AMD64], text="old")
+    kept.push_index("app", "1", [AMD64], text="new")
+    kept_files.age(30 * DAY)
+
+    done = slipway("gc", "127.0.0.1:1", "--mode-file", kept.mode_file, "--now", "--no-backup", check=False)
+
+    assert done.returncode == 1
+    assert "127.0.0.1:1: no answer" in done.stderr
+    assert "rolling" not in done.stderr
+
+
 def test_an_upload_that_was_only_begun_is_no_damage(kept, kept_files, collect):
     """A repository that has nothing but an upload; neither this collection nor the registry's own minds it."""
     kept.push_index("app", "1", [AMD64, ARM64], text="old")
