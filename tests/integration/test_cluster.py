@@ -220,6 +220,10 @@ def web(kubectl):
         ]
     )
     _wait(kubectl, "pod/web", "condition=Ready")
+    for _ in range(100):  # the node's rules follow a moment after
+        if kubectl("exec", "web", "--", "sh", "-c", "wget -qO- http://web.default || true"):
+            break
+        time.sleep(0.2)
 
 
 @pytest.mark.usefixtures("web")

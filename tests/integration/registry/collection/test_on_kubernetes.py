@@ -183,6 +183,8 @@ def registry(request, state, kubectl, tmp_path_factory):
     _wait_until_writable(found, 30)
     (found.volume,) = [path for path in _volumes(state) if path.name not in before]
     yield found
+    found.stop()
+    gc.collect()
     kubectl("delete", "namespace", SPACE, "--wait", "--timeout=120s")
 
 
@@ -490,7 +492,7 @@ class _Door:
 
 @pytest.mark.parametrize("step", ["removing", "sweeping"])
 def test_an_api_server_that_is_away_for_a_while_costs_no_more_than_the_run(
-    registry, collect, collect_until, kubeconfig, tmp_path, step
+    registry, collect_until, kubeconfig, tmp_path, step
 ):
     """All streams break and nothing answers for 20 seconds: an error, or the run goes on; then writes are taken."""
     text = kubeconfig.read_text()
@@ -505,7 +507,6 @@ def test_an_api_server_that_is_away_for_a_while_costs_no_more_than_the_run(
     _whole(registry)
     assert code in {0, 1}
     assert code == 0 or "error: " in rest
-    collect()
 
 
 def test_what_is_not_there_is_told(collect):
