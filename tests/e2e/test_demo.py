@@ -36,7 +36,7 @@ def test_it_does_the_main_job(demo):
     assert demo.returncode == 0, demo.stdout[-5000:]
     assert "compiled on aarch64" in demo.stdout
     assert "compiled on x86_64" in demo.stdout
-    assert re.search(r"- 25 deleted", demo.stdout)
+    assert re.search(r"- 47 deleted", demo.stdout)
 
 
 @pytest.mark.usefixtures("demo")
