@@ -229,7 +229,9 @@ def web(kubectl):
 @pytest.mark.usefixtures("web")
 def test_a_service_is_reached_by_its_name(kubectl):
     """From another pod, by its short and by its full name; a name that is none is refused."""
-    tries = [f"wget -qO- http://{name} 2>&1 || echo none" for name in ("web", "web.default.svc.cluster.local", "no-such")]
+    tries = [
+        f"wget -qO- http://{name} 2>&1 || echo none" for name in ("web", "web.default.svc.cluster.local", "no-such")
+    ]
     kubectl(apply=[_pod("caller", "; ".join(tries))])
 
     assert _succeeded(kubectl, "caller").splitlines() == ["hello", "hello", "wget: bad address 'no-such'", "none"]
