@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 FINAL_KEY = "/etc/ssh/slipway_host_ed25519_key"
 _DROP_IN = "/etc/ssh/sshd_config.d/00-slipway.conf"
+_TRIES = 20  # half a second apart
 
 _MAKE = f"""\
 set -e; key={FINAL_KEY}
@@ -26,16 +27,23 @@ set -e; key={FINAL_KEY}
 ssh-keygen -y -f "$key"
 """
 
-# A restart, not a reload: it returns when the new key is being served. Sessions outlive it.
+# A restart, not a reload: it returns when the new key is being served. Sessions outlive it. cloud-init may be writing
+# sshd's configuration at this moment, and truncates a file before it writes it, so what sshd makes of it is asked again.
 _RETIRE = f"""\
 set -e; key={FINAL_KEY}; conf={_DROP_IN}
 ssh-keygen -y -f "$key" > /dev/null
 changed=
 [ "$(cat "$conf" 2> /dev/null)" = "HostKey $key" ] || {{ echo "HostKey $key" > "$conf"; changed=1; }}
-/usr/sbin/sshd -t || {{ rm -f "$conf"; exit 1; }}
-[ "$(/usr/sbin/sshd -T 2> /dev/null | grep -c '^hostkey ')" = 1 ] || {{
-  echo "sshd_config names a HostKey besides $key" >&2; exit 1
-}}
+tries=0 served=
+until said=$(/usr/sbin/sshd -T 2>&1) && served=$(echo "$said" | grep '^hostkey ') && [ "$served" = "hostkey $key" ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt {_TRIES} ] || {{
+    [ -z "$changed" ] || rm -f "$conf"
+    if [ -n "$served" ]; then echo "sshd would serve:" $served >&2; else echo "$said" | tail -n 3 >&2; fi
+    exit 1
+  }}
+  sleep 0.5
+done
 old=$(find /etc/ssh -maxdepth 1 -name 'ssh_host_*')
 [ -z "$changed$old" ] || systemctl restart ssh.service
 [ -z "$old" ] || rm -f /etc/ssh/ssh_host_*

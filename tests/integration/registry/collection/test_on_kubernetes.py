@@ -47,6 +47,7 @@ CONFIG = {
     "http": {
         "addr": ":5000",
         "secret": "of this test",
+        "draintimeout": "30s",
         "debug": {"addr": "127.0.0.1:5001", "prometheus": {"enabled": True, "path": "/metrics"}},
     },
 }
@@ -137,7 +138,7 @@ def _deployment(version):
     }
     pod = {
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 10,
+        "terminationGracePeriodSeconds": 45,
         "securityContext": {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000, "runAsNonRoot": True},
         "containers": [container],
         "volumes": [
@@ -282,7 +283,11 @@ def _whole(registry):
 
 
 class _Puller(threading.Thread):
-    """Pull all tags in a loop: manifest by tag, each child, a byte of each blob."""
+    """Pull all tags in a loop, as containerd does: manifest by tag, each child, each blob.
+
+    A 500 is asked again once (2.8 truncates a link before it writes it, so whoever reads while the same manifest is
+    pushed again may see it empty), and so is what was sent on a kept connection that ends just then, as Go's client does.
+    """
 
     def __init__(self, registry):
         super().__init__(daemon=True)
@@ -304,7 +309,12 @@ class _Puller(threading.Thread):
                 self._get(f"{name}/blobs/{blob['digest']}")
 
     def _get(self, path):
-        answer = self.registry.request("GET", path, headers=ACCEPT)
+        try:
+            answer = self.registry.request("GET", path, headers=ACCEPT)
+        except httpx.RemoteProtocolError:
+            answer = self.registry.request("GET", path, headers=ACCEPT)
+        if answer.status_code == 500:
+            answer = self.registry.request("GET", path, headers=ACCEPT)
         assert answer.status_code == 200, f"{path}: {answer.status_code}"
         self.pulls += 1
         return answer
