@@ -122,7 +122,7 @@ class Search:
         self.crashes, self.ticks, self.whole, self.limit = crashes, ticks, whole, limit
         self.strict = len(wanted) < 3
         self.histories, self.steps = {}, []
-        self.numbers, self.responses = {}, []
+        self.numbers, self.responses, self.answered = {}, [], {}
         self.explored, self.ends, self.violation = 0, 0, ""
 
     def _advance(self, writer, past):
@@ -153,42 +153,54 @@ class Search:
         else:
             self.histories[key] = len(self.steps)
         if self.histories[key] == len(self.steps):
-            self.steps.append((past, outcome))
+            visible = () if isinstance(outcome, Ended) else tuple(map(self._visible, outcome))
+            self.steps.append((past, outcome, visible))
         return self.histories[key]
 
-    def _settle(self, state, writer):
-        """Answer at once what no other writer can change or see; go on where a batch is complete."""
+    def _settled(self, state, writer, answers, tags, clock):
+        """The state with these answers: what no other writer can change or see is answered, and a whole batch goes on."""
+        number = state.told[writer]
+        past, step, visible = self.steps[number]
         while True:
-            past, step = self.steps[state.told[writer]]
-            if isinstance(step, Ended):
-                return state
-            answers = list(state.answers[writer])
-            tags = dict(state.tags)
             for n, request in enumerate(step):
-                if answers[n] is None and not self._visible(request):
-                    answers[n], tags = self._answer(tags, 0, request)
-            state = self._with(state, writer, answers, tags)
+                if answers[n] is None and not visible[n]:
+                    answers[n] = self._answer(tags, 0, request)
             if None in answers:
-                return state
+                break
             number = self._advance(writer, (*past, tuple(answers)))
-            told = (*state.told[:writer], number, *state.told[writer + 1 :])
-            step = self.steps[number][1]
-            fresh = () if isinstance(step, Ended) else (None,) * len(step)
-            state = state._replace(told=told, answers=(*state.answers[:writer], fresh, *state.answers[writer + 1 :]))
+            past, step, visible = self.steps[number]
+            if isinstance(step, Ended):
+                answers = ()
+                break
+            answers = [None] * len(step)
+        return State(
+            tags=tuple(sorted(tags.items())),
+            clock=clock,
+            told=(*state.told[:writer], number, *state.told[writer + 1 :]),
+            answers=(*state.answers[:writer], tuple(answers), *state.answers[writer + 1 :]),
+            crashed=state.crashed,
+            pushed=state.pushed,
+            unseen_push=state.unseen_push - {writer},
+        )
 
     def _answer(self, tags, clock, request):
-        """Answer a request; responses are told by number, which states are compared by."""
-        response, tags = answer(self.contents, tags, clock, request)
-        key = (response.status, tuple(response.headers.items()), response.body)
-        if key not in self.numbers:
-            self.numbers[key] = len(self.responses)
-            self.responses.append(response)
-        return self.numbers[key], tags
+        """Answer a request, and let the tags change; responses are told by number, which states are compared by.
 
-    @staticmethod
-    def _with(state, writer, answers, tags):
-        answers = (*state.answers[:writer], tuple(answers), *state.answers[writer + 1 :])
-        return state._replace(answers=answers, tags=tuple(sorted(tags.items())))
+        Two requests that ask the same of the same are answered once.
+        """
+        name = request.path.rsplit("/", 1)[1]
+        key = (request.method, request.path, request.headers.get("If-None-Match"), request.body, tags.get(name), clock)
+        if key not in self.answered:
+            response, after = answer(self.contents, tags, clock, request)
+            told = (response.status, tuple(response.headers.items()), response.body)
+            if told not in self.numbers:
+                self.numbers[told] = len(self.responses)
+                self.responses.append(response)
+            self.answered[key] = self.numbers[told], after.get(name)
+        number, named = self.answered[key]
+        if named:
+            tags[name] = named
+        return number
 
     @staticmethod
     def _visible(request):
@@ -203,7 +215,7 @@ class Search:
         tags = (("1", self.base.digest),) if self.base.descriptors else ()
         state = State(tags=tags, clock=0, told=told, answers=answers)
         for n in range(count):
-            state = self._settle(state, n)
+            state = self._settled(state, n, list(answers[n]), dict(tags), 0)
         seen, waiting = {state: None}, [state]
         while waiting and not self.violation:
             state = waiting.pop()
@@ -250,20 +262,21 @@ class Search:
 
     def _serve(self, state, writer, numbers):
         """Answer some of a writer's requests, one after the other."""
+        step = self.steps[state.told[writer]][1]
+        answers, tags, clock = list(state.answers[writer]), dict(state.tags), state.clock
+        unseen = writer in state.unseen_push
         for n in numbers:
-            request = self.steps[state.told[writer]][1][n]
-            tags = dict(state.tags)
-            writes = request.method == "PUT" and request.path.endswith("/manifests/1")
-            if writes and self.foreign and tags["1"] == self.foreign.digest and writer not in state.unseen_push:
+            request = step[n]
+            of_target = request.path.endswith("/manifests/1")
+            writes = request.method == "PUT" and of_target
+            if writes and self.foreign and tags["1"] == self.foreign.digest and not unseen:
                 index = manifests.parse(request.body, manifests.OCI_INDEX, name="written")
                 if index.images().get(S390X) != self.foreign.images()[S390X]:
                     self.violation = "a push that was there before the last look was overwritten"
-            answers = list(state.answers[writer])
-            answers[n], tags = self._answer(tags, state.clock if request.path.endswith("/manifests/1") else 0, request)
-            state = self._with(state, writer, answers, tags)._replace(
-                clock=state.clock + (self.ticks and writes), unseen_push=state.unseen_push - {writer}
-            )
-        return self._settle(state, writer)
+            answers[n] = self._answer(tags, clock if of_target else 0, request)
+            clock += self.ticks and writes
+            unseen = False
+        return self._settled(state, writer, answers, tags, clock)
 
     def _judge(self, state):
         """Nobody goes on: what was acknowledged is in the tag, or is seen to be lost."""
