@@ -14,8 +14,8 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,17 +251,14 @@ class Api:
 
 
 def _converse(stream: websocket.WebSocket, stdin: bytes, what: str) -> Done:
-    """Send stdin and read all channels until the command's end is told; both at once, as each may fill up."""
+    """Send stdin, then read all channels until the command's end is told.
 
-    def send() -> None:
-        try:
-            for start in range(0, len(stdin), _CHUNK):
-                stream.send_binary(bytes([_STDIN]) + stdin[start : start + _CHUNK])
-        except (OSError, websocket.WebSocketException):  # the reader tells
-            return
-
-    sender = threading.Thread(target=send, daemon=True)
-    sender.start()
+    One after the other: a TLS connection must not be written to and read from by two threads at once (CPython gh-134698),
+    and no command of ours prints before it has read its stdin.
+    """
+    with suppress(OSError, websocket.WebSocketException):  # the reader tells
+        for start in range(0, len(stdin), _CHUNK):
+            stream.send_binary(bytes([_STDIN]) + stdin[start : start + _CHUNK])
     channels: dict[int, list[bytes]] = {_STDOUT: [], _STDERR: []}
     while True:
         try:

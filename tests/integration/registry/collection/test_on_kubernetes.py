@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ import pytest
 
 from scripts.benchmarks.registries import ACCEPT, Registry
 from scripts.registry import archive, mode
+from scripts.registry.collection import cluster
 
 pytestmark = [
     pytest.mark.root,
@@ -36,6 +38,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slip
 NODE, PORT, SPACE = "198.51.100.8", 30500, "slipway-registry"
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 DAY = 86400
+BOTH = pytest.mark.parametrize("registry", ["2.8", "3.1"], indirect=True)
 CONFIG = {
     "version": 0.1,
     "log": {"level": "error"},
@@ -159,7 +162,7 @@ def _deployment(version):
 
 @pytest.fixture(scope="module", params=["2.8"])
 def registry(request, state, kubectl, tmp_path_factory):
-    """A registry on the cluster, of 2.8, with rights for a job."""
+    """A registry on the cluster, of 2.8 where a test does not ask for another, with rights for a job."""
     claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     port = {"port": 5000, "targetPort": 5000, "nodePort": PORT}
     before = {path.name for path in _volumes(state)}
@@ -342,6 +345,22 @@ class _Pusher(threading.Thread):
             time.sleep(0.05)
 
 
+def test_every_command_in_a_pod_is_sent_its_stdin_and_its_end_is_told(registry, kubectl, kubeconfig):  # noqa: ARG001
+    """A hundred one after the other, then one of megabytes both ways, and one that ends before it has read all."""
+    api = cluster.Api(cluster.from_kubeconfig(str(kubeconfig), ""))
+    pod = kubectl("get", "pods", "-l", "app=registry", "-o", "jsonpath={.items[0].metadata.name}")
+    run = partial(api.exec, SPACE, pod, "registry", timeout_s=60)
+
+    for number in range(100):
+        sent = f"line {number:03}\n".encode()
+        assert run(["sh", "-c", "head -c 9 | while read -r line; do echo $line; done"], stdin=sent).out == sent
+    much = b"x" * 5_000_000
+    assert run(["sh", "-c", "head -c 5000000 > /tmp/much; cat /tmp/much"], stdin=much).out == much
+    refused = run(["sh", "-c", "echo no >&2; exit 9"], stdin=much)
+    assert (refused.code, refused.err) == (9, b"no\n")
+
+
+@BOTH
 def test_pulls_and_pushes_go_on_through_a_collection(registry, files, collect, kubectl):
     """No pull fails; every push that was acknowledged is there whole; what was garbage is freed; an event tells."""
     before = files.blobs()
@@ -540,6 +559,7 @@ def test_more_than_one_replica_is_refused(collect, kubectl):
     assert "it has 2 replicas" in done.stderr
 
 
+@BOTH
 def test_a_job_with_these_rights_alone_collects(registry, kubectl, tmp_path):
     """As one file in a ConfigMap, with a service account."""
     archive.write(tmp_path / "program.pyz")
@@ -564,10 +584,12 @@ def test_a_job_with_these_rights_alone_collects(registry, kubectl, tmp_path):
     kubectl("--server-side", apply=[things, job])
     try:
         kubectl("wait", "job/gc", "--for=condition=Complete", "--timeout=120s", check=False)
-        printed = kubectl("logs", "job/gc")
+        printed = kubectl("logs", "job/gc", check=False)
+        described = kubectl("describe", "pods", "-l", "job-name=gc")
     finally:
         kubectl("delete", "job/gc", "--wait")
 
+    assert "{\n" in printed, printed + described
     found = json.loads(printed[printed.index("{\n") :])
     assert found["freed"]["blobs"] > 5
     _whole(registry)
