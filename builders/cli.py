@@ -271,10 +271,16 @@ def _write_private(path: Path, text: str) -> None:
         raise
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that can leave all that follows its verb to somebody else, in `arguments`, in order."""
+class _VerbParser(registry.VerbParser):
+    """A verb's parser that can leave all that follows to somebody else, in `arguments`, in order."""
 
     passes = False
+
+    def lay_out(self) -> None:
+        """Learn what the verb takes, and what every verb does."""
+        if not self.passes:
+            _take_common(self)
+        super().lay_out()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as ever, unless this verb's arguments are another command's."""
@@ -286,42 +292,73 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         prog="slipway",
-        parents=[_common()],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
     )
+    _take_common(parser)
     parser.set_defaults(cwd=Path(), stack=None, config_file=None, debug=False)
-    verbs: Any = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_VerbParser)
 
     def verb(
-        name: str, run: Callable[[argparse.Namespace], int], purpose: str, example: str, *, passes: bool = False
-    ) -> argparse.ArgumentParser:
-        added: _Parser = verbs.add_parser(
+        name: str,
+        run: registry.Run,
+        purpose: str,
+        example: str,
+        take: registry.Take,
+        *,
+        passes: bool = False,
+    ) -> None:
+        added = verbs.add_parser(
             name,
-            parents=[] if passes else [_common()],
             formatter_class=argparse.RawDescriptionHelpFormatter,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
             epilog=f"example: {example}",
         )
         added.set_defaults(verb=run)
-        added.passes = passes
-        return added
+        added.take, added.passes = take, passes
 
-    def listing(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        added.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
-        return added
+    verb("up", _up, "bring the builders up, or what a killed run left of them in order", "slipway up -s dev", _listing)
+    verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes", _take_down)
+    verb(
+        "status", _status, "show the nodes, and the tags that lag behind", "slipway status --format json", _take_status
+    )
+    verb(
+        "build", _build, "build and push with the arguments of `docker buildx build`, and merge where a builder is down",
+        "slipway build --platform linux/amd64,linux/arm64 --push -t registry.example.com/app:1.2 .", _take_build,
+        passes=True,
+    )  # fmt: skip
+    verb(
+        "connect", _connect, "register the builders on this machine, from the stack or an invitation",
+        "slipway connect alice.slipway", _take_connect,
+    )  # fmt: skip
+    verb(
+        "invite", _invite, "let a colleague or a CI job build, for a time",
+        "slipway invite alice --for 30d --output alice.slipway", _take_invite,
+    )  # fmt: skip
+    verb(
+        "disconnect", _disconnect, "remove builders and their credentials from this machine",
+        "slipway disconnect slipway-dev", _take_disconnect,
+    )  # fmt: skip
+    registry.add_verbs(verb, verify=(_verify, _take_verify))
+    return parser
 
-    listing(verb("up", _up, "bring the builders up, or what a killed run left of them in order", "slipway up -s dev"))
-    down = listing(verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes"))
+
+def _listing(added: argparse.ArgumentParser) -> None:
+    added.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
+
+
+def _take_down(down: argparse.ArgumentParser) -> None:
+    _listing(down)
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
-    status = listing(
-        verb("status", _status, "show the nodes, and the tags that lag behind", "slipway status --format json")
-    )
+
+
+def _take_status(status: argparse.ArgumentParser) -> None:
+    _listing(status)
     status.add_argument(
         "repositories",
         metavar="REPO",
@@ -329,46 +366,41 @@ def _parser() -> argparse.ArgumentParser:
         help="look for lagging tags here, besides those that were built from here",
     )
     connection.add_connection(status, login=False)
-    build = verb(
-        "build", _build, "build and push with the arguments of `docker buildx build`, and merge where a builder is down",
-        "slipway build --platform linux/amd64,linux/arm64 --push -t registry.example.com/app:1.2 .",
-        passes=True,
-    )  # fmt: skip
+
+
+def _take_build(build: argparse.ArgumentParser) -> None:
     build.usage = "%(prog)s [--wait TIME] [--lock PATH] [--ca FILE] [--plain-http] ARGUMENT..."
     build.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="as of docker buildx build")
     connection.add_connection(build, writes=True, login=False)
-    connect = verb(
-        "connect", _connect, "register the builders on this machine, from the stack or an invitation",
-        "slipway connect alice.slipway",
-    )  # fmt: skip
+
+
+def _take_connect(connect: argparse.ArgumentParser) -> None:
     connect.add_argument("bundle", nargs="?", metavar="BUNDLE", help="what `slipway invite` wrote; - reads stdin")
-    invite = verb(
-        "invite", _invite, "let a colleague or a CI job build, for a time",
-        "slipway invite alice --for 30d --output alice.slipway",
-    )  # fmt: skip
+
+
+def _take_invite(invite: argparse.ArgumentParser) -> None:
     invite.add_argument("name", metavar="NAME", help="who it is for, as their certificate will say")
     invite.add_argument("--for", dest="lifetime", metavar="TIME", default="30d", help="12h, 30d, 8w (30d)")
     invite.add_argument("--output", metavar="FILE", help="where to write it; - is stdout, as is the default in a pipe")
-    disconnect = verb(
-        "disconnect", _disconnect, "remove builders and their credentials from this machine",
-        "slipway disconnect slipway-dev",
-    )  # fmt: skip
+
+
+def _take_disconnect(disconnect: argparse.ArgumentParser) -> None:
     disconnect.add_argument("builder", nargs="*", metavar="BUILDER", help="which, where there are several")
     disconnect.add_argument("--all", action="store_true", help="all that slipway registered here")
-    verify = registry.add_verbs(verb)
+
+
+def _take_verify(verify: argparse.ArgumentParser) -> None:
+    registry.take_verify(verify)
     verify.add_argument("--from", dest="node", metavar="NODE", help="read from a node of the stack, over SSH")
-    verify.set_defaults(verb=_verify)
-    return parser
 
 
-def _common() -> argparse.ArgumentParser:
-    """Return what every verb takes, before its name or after it; absent flags leave no trace, so that one place cannot undo the other."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("-C", "--cwd", metavar="DIR", type=Path, help="the project's folder (this one)")
-    common.add_argument("-s", "--stack", metavar="NAME", help="the stack (the one that pulumi has selected)")
-    common.add_argument("--config-file", metavar="FILE", type=Path, help="the stack's settings (Pulumi.NAME.yaml)")
-    common.add_argument("--debug", action="store_true", help="show where an error came from")
-    return common
+def _take_common(parser: argparse.ArgumentParser) -> None:
+    """Lay out what stands before a verb or after it; absent flags leave no trace, so that one place cannot undo the other."""
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("-C", "--cwd", metavar="DIR", type=Path, help="the project's folder (this one)")
+    add("-s", "--stack", metavar="NAME", help="the stack (the one that pulumi has selected)")
+    add("--config-file", metavar="FILE", type=Path, help="the stack's settings (Pulumi.NAME.yaml)")
+    add("--debug", action="store_true", help="show where an error came from")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,16 @@ def measure() -> dict[str, Any]:
     """Run it all on a local cloud of its own; seconds, and ratios within this run."""
     with tempfile.TemporaryDirectory(prefix="slipway-bench") as folder, local_cloud(Path(folder) / "cloud"):
         home = Path(folder)
-        bound = _bound(home / "bound")
+        bounds = [_bound(home / f"bound-{count}", count) for count in COUNTS]
         fleets = [_fleet(home / f"fleet-{count}", count) for count in COUNTS]
         return {
-            "bound": bound,
+            "bounds": bounds,
             "fleets": fleets,
             "ratios": {
                 "4 builders / 1 builder": fleets[-1]["up"] / fleets[0]["up"],
-                "1 builder / bound": fleets[0]["up"] / bound["total"],
+                "bound of 4 / bound of 1": bounds[-1]["total"] / bounds[0]["total"],
+                "1 builder / bound of 1": fleets[0]["up"] / bounds[0]["total"],
+                "4 builders / bound of 4": fleets[-1]["up"] / bounds[-1]["total"],
                 "emulated build / native build": fleets[0]["emulated build"] / fleets[0]["native build"],
             },
         }
@@ -101,34 +104,37 @@ def _builds(stack: Stack, context: Path) -> dict[str, float]:
     return times
 
 
-def _bound(home: Path) -> dict[str, float]:
-    """Time the bare steps on this host: a machine up to the end of cloud-init, the tarball's copy, an empty `pulumi up`."""
+def _bound(home: Path, count: int) -> dict[str, float]:
+    """Time the bare steps on this host: machines up to the end of cloud-init, the tarball's copies, an empty `pulumi up`."""
     home.mkdir()
     key = home / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    options = ("-i", key, "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR")
     began = time.monotonic()
-    number, address = _order(key.with_suffix(".pub").read_text())
-    ssh = (
-        "-i",
-        key,
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        f"UserKnownHostsFile={home}/known",
-        "-o",
-        "LogLevel=ERROR",
-    )
-    run("sh", "-c", 'until ssh "$@" true 2>/dev/null; do sleep 0.2; done', "sh", *ssh, f"root@{address}")
-    run("sh", "-c", 'ssh "$@" cloud-init status --wait || test $? -eq 2', "sh", *ssh, f"root@{address}")
-    boot = time.monotonic() - began
-    copy = timed("scp", *ssh, TARBALL, f"root@{address}:/root/")
-    _call("DELETE", f"/servers/{number}")
-    empty = _empty_up(home)
-    return {"boot": boot, "copy": copy, "empty up": empty, "total": boot + copy + empty}
+    servers = _order(key.with_suffix(".pub").read_text(), count)
+    ssh = {address: (*options, "-o", f"UserKnownHostsFile={home}/known-{number}") for number, address in servers}
+
+    def boot(address: str) -> None:
+        host = f"root@{address}"
+        run("sh", "-c", 'until ssh "$@" true 2>/dev/null; do sleep 0.2; done', "sh", *ssh[address], host)
+        run("sh", "-c", 'ssh "$@" cloud-init status --wait || test $? -eq 2', "sh", *ssh[address], host)
+
+    def copy(address: str) -> None:
+        run("scp", *ssh[address], TARBALL, f"root@{address}:/root/")
+
+    with ThreadPoolExecutor(count) as threads:
+        list(threads.map(boot, ssh))
+        booted = time.monotonic()
+        list(threads.map(copy, ssh))
+        copied = time.monotonic()
+    for number, _ in servers:
+        _call("DELETE", f"/servers/{number}")
+    empty = _empty_up(home, count)
+    return {"boot": booted - began, "copy": copied - booted, "empty up": empty, "total": copied - began + empty}
 
 
-def _empty_up(home: Path) -> float:
-    stack = Stack(name="empty", home=home / "empty")
+def _empty_up(home: Path, count: int) -> float:
+    stack = Stack(name=f"empty{count}", home=home / "empty")
     stack.init({})
     project = stack.home / "project"
     (project / "infra").unlink()
@@ -149,14 +155,12 @@ def _call(method: str, path: str, body: dict[str, Any] | None = None) -> dict[st
         return decoded
 
 
-def _order(public_key: str) -> tuple[int, str]:
-    key = _call("POST", "/ssh_keys", {"name": "bound", "public_key": public_key.strip()})["ssh_key"]["id"]
-    server = _call(
-        "POST",
-        "/servers",
-        {"name": "bound", "server_type": "cx33", "image": "debian-12", "location": "fsn1", "ssh_keys": [key]},
-    )["server"]
-    return server["id"], server["public_net"]["ipv4"]["ip"]
+def _order(public_key: str, count: int) -> list[tuple[int, str]]:
+    """Order servers; their numbers and addresses."""
+    key = _call("POST", "/ssh_keys", {"name": f"bound-{count}", "public_key": public_key.strip()})["ssh_key"]["id"]
+    wanted = {"server_type": "cx33", "image": "debian-12", "location": "fsn1", "ssh_keys": [key]}
+    found = [_call("POST", "/servers", {"name": f"bound-{n}", **wanted})["server"] for n in range(count)]
+    return [(server["id"], server["public_net"]["ipv4"]["ip"]) for server in found]
 
 
 def render(measured: dict[str, Any]) -> str:
@@ -174,7 +178,14 @@ def render(measured: dict[str, Any]) -> str:
         f"{figure:<30}" + "".join(f"{fleet[figure]:>13.1f}" for fleet in fleets)
         for figure in ("up", "second up", "API writes of the second up", "destroy")
     ]
-    lines += ["", *(f"bound: {step:<23}{seconds:>13.1f}" for step, seconds in measured["bound"].items())]
+    lines += [
+        "",
+        *(
+            f"{'bound: ' + step:<30}" + "".join(f"{each[step]:>13.1f}" for each in measured["bounds"])
+            for step in measured["bounds"][0]
+        ),
+    ]
+    lines.append("")
     lines += [f"{kind:<30}{fleets[0][kind]:>13.1f}" for kind in ("native build", "emulated build")]
     lines += ["", *(f"{name:<30}{ratio:>13.2f}" for name, ratio in measured["ratios"].items())]
     return "\n".join(lines)

@@ -28,13 +28,18 @@ ROUND_TRIPS_S = (0.0, 0.02)
 RUNS = 5
 TAGS = 20_000
 OURS = "slipway merge"
+BUILDX, BUILDX_SAFE = "buildx create", "buildx backup+create"
+REGCTL, REGCTL_SAFE = "regctl add+delete", "regctl backup+add+delete"
 _COST = re.compile(r"(\d+) round trips deep")
 _SLIPWAY = str(Path(sys.executable).parent / "slipway")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A way to put a staging tag's platform into a tag; `whole`: the staging tag is gone afterwards."""
+    """A way to put a staging tag's platform into a tag.
+
+    `whole`: it does all that a merge does. It backs the tag up, looks at it afterwards, and the staging tag is gone.
+    """
 
     name: str
     commands: tuple[tuple[str, ...], ...]
@@ -48,21 +53,29 @@ class Tool:
 
 def _tools() -> list[Tool]:
     crane, regctl = (str(CACHE / "go" / name / name) for name in ("crane", "regctl"))
+    buildx = ("buildx", "imagetools")
+    create = (*buildx, "create", "-t")
+    append = (*create, "{target}", "--append", "{staging}")
+    add, delete = (regctl, "index", "add", "{target}", "--ref", "{staging}"), (regctl, "tag", "delete", "{staging}")
     return [
         Tool(name=OURS, commands=((_SLIPWAY, "merge", "{target}", "--from", "{staging}"),), whole=True),
+        Tool(name=BUILDX, commands=(append,)),
         Tool(
-            name="buildx imagetools",
-            commands=(("buildx", "imagetools", "create", "--append", "-t", "{target}", "{staging}"),),
+            name=BUILDX_SAFE,
+            commands=((*create, "{target}-backup", "{target}"), append, (*buildx, "inspect", "{target}")),
         ),
         Tool(
             name="crane index append",
             commands=((crane, "index", "append", "{target}", "-m", "{staging}", "-t", "{target}"),),
         ),
+        Tool(name=REGCTL, commands=(add, delete)),
         Tool(
-            name="regctl add + delete",
+            name=REGCTL_SAFE,
             commands=(
-                (regctl, "index", "add", "{target}", "--ref", "{staging}"),
-                (regctl, "tag", "delete", "{staging}"),
+                (regctl, "image", "copy", "{target}", "{target}-backup"),
+                add,
+                (regctl, "manifest", "get", "{target}"),
+                delete,
             ),
             whole=True,
         ),
@@ -82,7 +95,7 @@ def measure() -> dict[str, Any]:
             "tags": _many_tags(home),
             "writers": list(writers.measure(_SLIPWAY, _environment(home), home)),
         }
-        return measured | {"promises": promises.judge(measured, ours=OURS)}
+        return measured | {"promises": promises.judge(measured, ours=OURS, near=(BUILDX, BUILDX_SAFE), far=(REGCTL,))}
 
 
 def _server(version: str, home: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -200,13 +213,13 @@ def _many_tags(home: Path) -> dict[str, int]:
 def render(measured: dict[str, Any]) -> str:
     """Return the table for a person."""
     names = list(measured["cases"][0]["tools"])
-    lines = [f"{'registry, round trip, platforms':<34}" + "".join(f"{name:>24}" for name in names)]
-    lines.append(f"{'':<34}" + f"{'requests      kB  seconds':>24}" * len(names))
+    lines = [f"{'registry, round trip, platforms':<34}" + "".join(f"{name:>26}" for name in names)]
+    lines.append(f"{'':<34}" + f"{'requests      kB  seconds':>26}" * len(names))
     for case in measured["cases"]:
         attested = " + attestations" if case["attestations"] else ""
         title = f"{case['registry']}, {case['round trip ms']:.0f} ms, {case['platforms']}{attested}"
         cells = [
-            f"{each['requests']:>9}{(each['bytes up'] + each['bytes down']) / 1000:>8.1f}{each['seconds']:>7.2f}"
+            f"{each['requests']:>11}{(each['bytes up'] + each['bytes down']) / 1000:>8.1f}{each['seconds']:>7.2f}"
             for each in case["tools"].values()
         ]
         lines.append(f"{title:<34}" + "".join(cells))

@@ -23,12 +23,16 @@ class Promise:
     seen: str
 
 
-def judge(measured: Mapping[str, Any], *, ours: str) -> list[dict[str, Any]]:
-    """Return each promise as JSON has it; `ours` is the name of our own tool in the cases."""
+def judge(measured: Mapping[str, Any], *, ours: str, near: Sequence[str], far: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each promise as JSON has it; `ours` is the name of our own tool in the cases.
+
+    `near` and `far`: the tools that it is compared with next to the registry and at a distance, besides those that do the whole
+    job.
+    """
     found = [
         *_requests(measured["budgets"]),
         _depth(measured["budgets"]),
-        *_times(measured["cases"], ours),
+        *_times(measured["cases"], ours, near, far),
         _start_up(measured["start-up"]),
         *_writers(measured["writers"]),
         _tags(measured["tags"]),
@@ -60,13 +64,16 @@ def _depth(budgets: Sequence[Mapping[str, Any]]) -> Promise:
     return Promise(what=f"at most {DEEPEST} round trips deep", held=deepest <= DEEPEST, seen=f"{deepest}")
 
 
-def _times(cases: Sequence[Mapping[str, Any]], ours: str) -> Iterator[Promise]:
-    yield _faster(
-        [each for each in cases if not each["round trip ms"]], ours, "faster than {peer} at 0 ms", ("buildx imagetools",)
-    )  # fmt: skip
+def _times(cases: Sequence[Mapping[str, Any]], ours: str, near: Sequence[str], far: Sequence[str]) -> Iterator[Promise]:
     distant = [each for each in cases if each["round trip ms"]]
+    for peer in near:
+        yield _faster(
+            [each for each in cases if not each["round trip ms"]], ours, f"at 0 ms faster than {peer}", (peer,)
+        )
+    for peer in far:
+        yield _faster(distant, ours, f"at 20 ms faster than {peer}", (peer,))
     whole = sorted({name for each in distant for name, tool in each["tools"].items() if tool["whole"]} - {ours})
-    yield _faster(distant, ours, "at 20 ms faster than each that does the whole job ({peer})", whole)
+    yield _faster(distant, ours, f"at 20 ms faster than each that does the whole job ({', '.join(whole)})", whole)
 
 
 def _faster(cases: Sequence[Mapping[str, Any]], ours: str, what: str, peers: Sequence[str]) -> Promise:
@@ -74,7 +81,7 @@ def _faster(cases: Sequence[Mapping[str, Any]], ours: str, what: str, peers: Seq
         each["tools"][ours]["seconds"] / each["tools"][peer]["seconds"] for each in cases for peer in peers
     ]  # fmt: skip
     seen = f"{min(shares):.2f} to {max(shares):.2f} of its time" if shares else "not measured"
-    return Promise(what=what.format(peer=", ".join(peers)), held=bool(shares) and max(shares) < 1, seen=seen)
+    return Promise(what=what, held=bool(shares) and max(shares) < 1, seen=seen)
 
 
 def _start_up(seconds: float) -> Promise:

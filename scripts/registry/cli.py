@@ -13,7 +13,6 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scripts.registry.collection import command as collection
 from scripts.registry.connection import add_connection, duration, guarded, in_turn, new_client, run, run_now
 
 if TYPE_CHECKING:
@@ -22,18 +21,69 @@ if TYPE_CHECKING:
     from scripts.registry.references import Reference
     from scripts.registry.untag import Removal
 
-    Verb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
+    Run = Callable[[argparse.Namespace], int]
+    Take = Callable[[argparse.ArgumentParser], None]
+    Verb = Callable[[str, Run, str, str, Take], None]
 
 STAGING_KEPT, SUPERSEDED = 3, 4
 _CONNECTIONS = 5
 
 
-def add_verbs(verb: Verb) -> argparse.ArgumentParser:
-    """Add the registry's verbs to a command, by its own way to add one; return that of `verify`, for what a command adds to it."""
-    merge = verb(
+class VerbParser(argparse.ArgumentParser):
+    """A verb's parser, which learns what the verb takes once it is the one that is used: there are many, and a run has one."""
+
+    take: Take
+    laid_out = False
+
+    def lay_out(self) -> None:
+        """Learn what the verb takes."""
+        self.take(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as ever."""
+        if not self.laid_out:
+            self.laid_out = True
+            self.lay_out()
+        return super().parse_known_args(args, namespace)
+
+
+def add_verbs(verb: Verb, *, verify: tuple[Run, Take]) -> None:
+    """Add the registry's verbs to a command, by its own way to add one, with `verify` as that command has it."""
+    verb(
         "merge", _merge, "put the platforms of images into a tag and keep all others",
-        "slipway merge registry.example.com/app:1.2 --from registry.example.com/app:1.2-arm64",
+        "slipway merge registry.example.com/app:1.2 --from registry.example.com/app:1.2-arm64", _take_merge,
     )  # fmt: skip
+    verb(
+        "inspect", _inspect, "show what a tag has for each platform, and what is wrong with it",
+        "slipway inspect registry.example.com/app:1.2", _take_inspect,
+    )  # fmt: skip
+    verb(
+        "verify", verify[0], "read every part of tags, and fail where one cannot be read",
+        "slipway verify --deep registry.example.com/app:1.2", verify[1],
+    )  # fmt: skip
+    verb(
+        "backup", _backup, "keep what tags name, and every image of it, under backup tags",
+        "slipway backup registry.example.com/app --keep 10", _take_backup,
+    )  # fmt: skip
+    verb(
+        "backups", _backups, "list the backups of a tag", "slipway backups registry.example.com/app:1.2",
+        _take_backups,
+    )  # fmt: skip
+    verb(
+        "restore", _restore, "bring back the platforms that a tag has lost, or a whole backup",
+        "slipway restore registry.example.com/app:1.2", _take_restore,
+    )  # fmt: skip
+    verb(
+        "untag", _untag, "take a tag away and nothing else", "slipway untag registry.example.com/app:1.2-arm64",
+        _take_untag,
+    )  # fmt: skip
+    verb(
+        "gc", _gc, "free what no tag of a registry needs, and never what one does",
+        "slipway gc registry.example.com --namespace slipway-registry --deployment registry --dry-run", _take_gc,
+    )  # fmt: skip
+
+
+def _take_merge(merge: argparse.ArgumentParser) -> None:
     merge.add_argument("target", metavar="TARGET", help="the tag, as in registry.example.com/app:1.2")
     merge.add_argument(
         "--from",
@@ -52,25 +102,20 @@ def add_verbs(verb: Verb) -> argparse.ArgumentParser:
     merge.add_argument("--dry-run", action="store_true", help="show before and after, print the bytes, write nothing")
     add_connection(merge, writes=True, listing=True)
 
-    inspect = verb(
-        "inspect", _inspect, "show what a tag has for each platform, and what is wrong with it",
-        "slipway inspect registry.example.com/app:1.2",
-    )  # fmt: skip
+
+def _take_inspect(inspect: argparse.ArgumentParser) -> None:
     inspect.add_argument("reference", metavar="REF", help="a tag or digest")
     add_connection(inspect, listing=True)
 
-    verifying = verb(
-        "verify", verify, "read every part of tags, and fail where one cannot be read",
-        "slipway verify --deep registry.example.com/app:1.2",
-    )  # fmt: skip
-    verifying.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
-    verifying.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
-    add_connection(verifying, listing=True)
 
-    backup = verb(
-        "backup", _backup, "keep what tags name, and every image of it, under backup tags",
-        "slipway backup registry.example.com/app --keep 10",
-    )  # fmt: skip
+def take_verify(verify: argparse.ArgumentParser) -> None:
+    """Lay out what `verify` takes."""
+    verify.add_argument("references", metavar="REF", nargs="+", help="tags or digests")
+    verify.add_argument("--deep", action="store_true", help="every layer too, by its first byte")
+    add_connection(verify, listing=True)
+
+
+def _take_backup(backup: argparse.ArgumentParser) -> None:
     backup.add_argument(
         "repositories", metavar="REPO", nargs="+", help="repositories, all tags of each, or single tags"
     )
@@ -78,28 +123,36 @@ def add_verbs(verb: Verb) -> argparse.ArgumentParser:
     backup.add_argument("--within", default="90d", metavar="TIME", help="older ones go, but for the newest (90d)")
     add_connection(backup, writes=True, listing=True)
 
-    backups = verb("backups", _backups, "list the backups of a tag", "slipway backups registry.example.com/app:1.2")
+
+def _take_backups(backups: argparse.ArgumentParser) -> None:
     backups.add_argument("reference", metavar="REF", help="the tag")
     add_connection(backups, listing=True)
 
-    restore = verb(
-        "restore", _restore, "bring back the platforms that a tag has lost, or a whole backup",
-        "slipway restore registry.example.com/app:1.2",
-    )  # fmt: skip
+
+def _take_restore(restore: argparse.ArgumentParser) -> None:
     restore.add_argument("reference", metavar="REF", help="the tag")
     restore.add_argument("backup", metavar="BACKUP", nargs="?", default="", help="a tag or digest of `slipway backups`")
     add_connection(restore, writes=True, listing=True)
 
-    untag = verb(
-        "untag", _untag, "take a tag away and nothing else", "slipway untag registry.example.com/app:1.2-arm64"
-    )
+
+def _take_untag(untag: argparse.ArgumentParser) -> None:
     untag.add_argument("reference", metavar="REF", help="the tag; with --all-with-prefix, the repository")
     untag.add_argument(
         "--all-with-prefix", metavar="PREFIX", dest="prefix", help="all tags that begin so: forgotten staging tags"
     )
     add_connection(untag, writes=True, listing=True)
-    collection.add(verb)
-    return verifying
+
+
+def _take_gc(gc: argparse.ArgumentParser) -> None:
+    from scripts.registry.collection import command
+
+    command.take(gc)
+
+
+def _gc(options: argparse.Namespace) -> int:
+    from scripts.registry.collection import command
+
+    return command.collect(options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,11 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: slipway-registry inspect registry.example.com/app:1.2",
     )
     parser.set_defaults(debug=False)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=VerbParser)
 
-    def verb(
-        name: str, call: Callable[[argparse.Namespace], int], purpose: str, example: str
-    ) -> argparse.ArgumentParser:
+    def verb(name: str, run: Run, purpose: str, example: str, take: Take) -> None:
         added = verbs.add_parser(
             name,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -126,10 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         added.add_argument(
             "--debug", action="store_true", help="show requests that were repeated, and where an error came from"
         )
-        added.set_defaults(verb=call)
-        return added
+        added.set_defaults(verb=run)
+        added.take = take
 
-    add_verbs(verb)
+    add_verbs(verb, verify=(verify, take_verify))
     options = parser.parse_args(argv)
     try:
         code: int = options.verb(options)

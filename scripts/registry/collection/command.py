@@ -14,16 +14,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from scripts.registry.cli import Verb
     from scripts.registry.collection.keepers import Keeper
 
 
-def add(verb: Verb) -> None:
-    """Add the verb to a command."""
-    gc = verb(
-        "gc", _gc, "free what no tag of a registry needs, and never what one does",
-        "slipway gc registry.example.com --namespace slipway-registry --deployment registry --dry-run",
-    )  # fmt: skip
+def take(gc: argparse.ArgumentParser) -> None:
+    """Lay out what the verb takes."""
     gc.add_argument("registry", metavar="REGISTRY", help="the registry's host, as in registry.example.com:5000")
     gc.add_argument("--dry-run", action="store_true", help="show what would go and what stays, change nothing")
     gc.add_argument("--now", action="store_true", help="do not wait until nobody pushes")
@@ -65,7 +60,8 @@ def add(verb: Verb) -> None:
 
 
 @guarded
-def _gc(options: argparse.Namespace) -> int:
+def collect(options: argparse.Namespace) -> int:
+    """Collect, and report it."""
     from scripts.registry import output, references
     from scripts.registry.collection import report
     from scripts.registry.collection.collect import Collection
