@@ -10,12 +10,12 @@ import base64
 import http.client
 import json
 import os
+import select
 import socket
 import ssl
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ATTEMPTS, _PAUSE_S, _TIMEOUT_S = 6, 0.5, 20.0
-_CHUNK = 32 << 10
+_CHUNK = 16 << 10
 _STDIN, _STDOUT, _STDERR, _STATUS = range(4)
 
 
@@ -251,23 +251,27 @@ class Api:
 
 
 def _converse(stream: websocket.WebSocket, stdin: bytes, what: str) -> Done:
-    """Send stdin, then read all channels until the command's end is told.
+    """Send stdin and read all channels until the command's end is told, which may be before it has read its stdin.
 
-    One after the other: a TLS connection must not be written to and read from by two threads at once (CPython gh-134698),
-    and no command of ours prints before it has read its stdin.
+    By one thread: a TLS connection must not be written to and read from by two at once (CPython gh-134698).
     """
-    with suppress(OSError, websocket.WebSocketException):  # the reader tells
-        for start in range(0, len(stdin), _CHUNK):
-            stream.send_binary(bytes([_STDIN]) + stdin[start : start + _CHUNK])
+    starts = iter(range(0, len(stdin), _CHUNK))
+    unsent = next(starts, None)
     channels: dict[int, list[bytes]] = {_STDOUT: [], _STDERR: []}
     while True:
         try:
-            message = stream.recv()
+            if unsent is not None and not _has_come(stream):
+                stream.send_binary(bytes([_STDIN]) + stdin[unsent : unsent + _CHUNK])
+                unsent = next(starts, None)
+                continue
+            kind, frame = stream.recv_data_frame(control_frame=True)  # a ping is answered there
         except (OSError, websocket.WebSocketException) as error:
             raise PlaceUnreachable(
                 f"{what}: the stream of a command broke ({error or type(error).__name__})"
             ) from error
-        content = message.encode() if isinstance(message, str) else message
+        if kind in {websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG}:
+            continue
+        content = b"" if kind == websocket.ABNF.OPCODE_CLOSE else bytes(frame.data)
         if not content:
             raise PlaceUnreachable(f"{what}: the stream of a command ended, and its end was not told")
         if content[0] == _STATUS:
@@ -276,6 +280,15 @@ def _converse(stream: websocket.WebSocket, stdin: bytes, what: str) -> Done:
                 raise PlaceUnreachable(f"{what}: a command could not be run in it ({_message(content[1:])})")
             return Done(code=code, out=b"".join(channels[_STDOUT]), err=b"".join(channels[_STDERR]))
         channels.setdefault(content[0], []).append(content[1:])
+
+
+def _has_come(stream: websocket.WebSocket) -> bool:
+    """Wait until there is something to read or something can be sent, and tell whether it is the former."""
+    sock: Any = stream.sock
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    readable, _, _ = select.select([sock], [sock], [], stream.gettimeout())
+    return bool(readable)
 
 
 def _exit_code(status: bytes) -> int | None:

@@ -61,21 +61,26 @@ echo =end
 """The registry's process: what it was started with, and its configuration. $1 is a line that its environment must have, if any."""
 
 _GUARD = """\
-tr '\\0' '\\n' <"/proc/$1/environ" | grep -qx "SLIPWAY_READONLY_UNTIL=$2" || {
-	echo 'the registry is not read-only any more' >&2
+refuse() {
+	echo "$2" >&2
+	head -c "$1" >/dev/null 2>&1
 	exit 4
 }
+tr '\\0' '\\n' <"/proc/$1/environ" | grep -qx "SLIPWAY_READONLY_UNTIL=$2" || refuse "$3" 'the registry is not read-only any more'
 left=$(($2 - $(date +%s) - 5))
-[ "$left" -gt 0 ] || { echo 'no time is left before the registry becomes writable' >&2; exit 4; }
+[ "$left" -gt 0 ] || refuse "$3" 'no time is left before the registry becomes writable'
 """
-"""Nothing is changed but under the mode that was asked for ($2, its expiry), in the process that has it ($1)."""
+"""Nothing is changed but under the mode that was asked for ($2, its expiry), in the process that has it ($1).
+
+Where $3 bytes of stdin were sent they are read all the same: Kubernetes tells no end of a command that left some unread.
+"""
 
 REMOVE = f"""{_GUARD}head -c "$3" | timeout "$left" xargs rm -rf --
 """
 """Remove the folders and files that stdin names, $3 bytes of it, in that order."""
 
 LINK = f"""{_GUARD}head -c "$3" | while read -r folder digest; do
-	mkdir -p "$folder" && printf %s "$digest" >"$folder/link" || exit 1
+	mkdir -p "$folder" && printf %s "$digest" >"$folder/link" || {{ cat >/dev/null; exit 1; }}
 done
 """
 """Write links: each line of stdin, $3 bytes of it, is a folder and what its link holds."""
