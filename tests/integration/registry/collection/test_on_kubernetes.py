@@ -183,6 +183,7 @@ def registry(request, state, kubectl, tmp_path_factory):
         ]
     )  # fmt: skip
     kubectl("rollout", "status", "deployment/registry", "--timeout=90s")
+    _wait_until_one_pod(kubectl, 90)
     found = Registry(version=request.param, home=tmp_path_factory.mktemp("unused"), host=f"{NODE}:{PORT}")
     _wait_until_writable(found, 30)
     (found.volume,) = [path for path in _volumes(state) if path.name not in before]
@@ -202,6 +203,7 @@ def files(registry, storage, kubectl):
     """Its files; what the test leaves behind is made usual again."""
     found = storage.__new__(storage)
     found.folder = registry.volume / "docker/registry/v2"
+    _wait_until_one_pod(kubectl, 90)  # the test before may have left one that ends
     yield found
     gc.collect()  # while that warning is ignored
     kubectl("delete", "configmap", "registry-mode", "--ignore-not-found")
@@ -274,6 +276,13 @@ def _wait_until_writable(registry, within_s):
     while not _writable(registry):
         assert time.monotonic() < deadline, "the registry takes no writes"
         time.sleep(0.2)
+
+
+def _wait_until_one_pod(kubectl, within_s):
+    deadline = time.monotonic() + within_s
+    while len(kubectl("get", "pods", "-l", "app=registry", "-o", "name").split()) != 1:
+        assert time.monotonic() < deadline, "the registry has more than one pod"
+        time.sleep(0.5)
 
 
 def _whole(registry):
@@ -554,7 +563,7 @@ def test_more_than_one_replica_is_refused(collect, kubectl):
         done = collect(check=False)
     finally:
         kubectl("scale", "deployment", "registry", "--replicas", "1")
-        kubectl("rollout", "status", "deployment/registry", "--timeout=90s")
+        _wait_until_one_pod(kubectl, 90)
 
     assert done.returncode == 1
     assert "it has 2 replicas" in done.stderr
