@@ -321,7 +321,13 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(verb=run)
         added.take, added.passes = take, passes
 
-    verb("up", _up, "bring the builders up, or what a killed run left of them in order", "slipway up -s dev", _listing)
+    verb(
+        "up",
+        _up,
+        "bring the builders up, or what a killed run left of them in order",
+        "slipway up -s dev",
+        connection.add_format,
+    )
     verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes", _take_down)
     verb(
         "status", _status, "show the nodes, and the tags that lag behind", "slipway status --format json", _take_status
@@ -347,18 +353,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _listing(added: argparse.ArgumentParser) -> None:
-    added.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
-
-
 def _take_down(down: argparse.ArgumentParser) -> None:
-    _listing(down)
+    connection.add_format(down)
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _take_status(status: argparse.ArgumentParser) -> None:
-    _listing(status)
+    connection.add_format(status)
     status.add_argument(
         "repositories",
         metavar="REPO",

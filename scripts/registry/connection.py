@@ -175,7 +175,7 @@ def add_connection(
 ) -> None:
     """Add the flags that say how a registry is reached."""
     if listing:
-        parser.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
+        add_format(parser)
     if writes:
         parser.add_argument("--wait", default="10m", metavar="TIME", help="for a read-only registry or the lock (10m)")
         parser.add_argument(
@@ -191,6 +191,11 @@ def add_connection(
         parser.set_defaults(username="", password_stdin=False)
     group.add_argument("--ca", default="", metavar="FILE", help="the certificate of the registry's authority")
     group.add_argument("--plain-http", action="store_true", help="speak HTTP without TLS, as is done on loopback")
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says how a result is shown."""
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="of the result (table)")
 
 
 def duration(text: str) -> float:
