@@ -298,7 +298,8 @@ class _Puller(threading.Thread):
     """Pull all tags in a loop, as containerd does: manifest by tag, each child, each blob.
 
     A 500 is asked again once (2.8 truncates a link before it writes it, so whoever reads while the same manifest is
-    pushed again may see it empty), and so is what was sent on a kept connection that ends just then, as Go's client does.
+    pushed again may see it empty). What was sent on a kept connection that ends just then, told by its end or by a
+    reset, is asked again on a new one, as Go's client does.
     """
 
     def __init__(self, registry):
@@ -323,8 +324,8 @@ class _Puller(threading.Thread):
     def _get(self, path):
         try:
             answer = self.registry.request("GET", path, headers=ACCEPT)
-        except httpx.RemoteProtocolError:
-            answer = self.registry.request("GET", path, headers=ACCEPT)
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            answer = httpx.get(f"http://{self.registry.host}/v2/{path}", headers=ACCEPT)
         if answer.status_code == 500:
             answer = self.registry.request("GET", path, headers=ACCEPT)
         assert answer.status_code == 200, f"{path}: {answer.status_code}"
