@@ -171,6 +171,24 @@ def _verify(options: argparse.Namespace) -> int:
     return code
 
 
+@connection.guarded
+def _gc(options: argparse.Namespace) -> int:
+    if options.registry or options.mode_file:
+        return registry.collect(options)
+    from builders import collection
+
+    state = _stack(options).load(secrets=True)
+    parser = _VerbParser(prog="slipway gc")
+    parser.take = _take_gc
+    parser.set_defaults(debug=options.debug)
+    with collection.arguments(state) as words:
+        told = parser.parse_args([*words, *options.words])  # what was typed wins
+        user = collection.user(state)
+        if user and connection.login(told, told.registry) is None:
+            told.username, told.password, told.password_stdin = *user, True
+        return registry.collect(told)
+
+
 def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
     """Run a protocol against the registries that its requests name."""
     return connection.run_now(options, "", protocol, wait=wait)
@@ -272,7 +290,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 class _VerbParser(registry.VerbParser):
-    """A verb's parser that can leave all that follows to somebody else, in `arguments`, in order."""
+    """A verb's parser that can leave all that follows to somebody else, in `arguments`, in order; `words` is what was typed."""
 
     passes = False
 
@@ -285,7 +303,9 @@ class _VerbParser(registry.VerbParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as ever, unless this verb's arguments are another command's."""
         if not self.passes or list(args)[:1] in (["-h"], ["--help"]):
-            return super().parse_known_args(args, namespace)
+            found, rest = super().parse_known_args(args, namespace)
+            found.words = list(args)
+            return found, rest
         found, _ = super().parse_known_args([], namespace)
         found.arguments = list(args)
         return found, []
@@ -311,15 +331,7 @@ def _parser() -> argparse.ArgumentParser:
         *,
         passes: bool = False,
     ) -> None:
-        added = verbs.add_parser(
-            name,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            help=purpose,
-            description=f"{purpose[0].upper()}{purpose[1:]}.",
-            epilog=f"example: {example}",
-        )
-        added.set_defaults(verb=run)
-        added.take, added.passes = take, passes
+        registry.add_verb(verbs, name, run, purpose, example, take).passes = passes
 
     verb(
         "up",
@@ -349,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
         "disconnect", _disconnect, "remove builders and their credentials from this machine",
         "slipway disconnect slipway-dev", _take_disconnect,
     )  # fmt: skip
-    registry.add_verbs(verb, verify=(_verify, _take_verify))
+    registry.add_verbs(verb, verify=(_verify, _take_verify), gc=(_gc, _take_gc))
     return parser
 
 
@@ -394,6 +406,12 @@ def _take_disconnect(disconnect: argparse.ArgumentParser) -> None:
 def _take_verify(verify: argparse.ArgumentParser) -> None:
     registry.take_verify(verify)
     verify.add_argument("--from", dest="node", metavar="NODE", help="read from a node of the stack, over SSH")
+
+
+def _take_gc(gc: argparse.ArgumentParser) -> None:
+    gc.description = f"{gc.description} Without REGISTRY: the stack's own, by its settings; what is typed wins."
+    gc.epilog = "example: slipway gc --dry-run"
+    registry.take_gc(gc)
 
 
 def _take_common(parser: argparse.ArgumentParser) -> None:

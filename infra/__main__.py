@@ -48,5 +48,6 @@ if wanted.registry:
         wanted.registry, stack=planned.name, authority=fleet.authority, program=program, protect=wanted.protect
     )
     pulumi.export("registry", wanted.registry.host)
+    pulumi.export("registryCollection", registry.collection)
     pulumi.export("registryTrust", registry.trust)
     pulumi.export("registryUsers", pulumi.Output.secret(registry.users))

@@ -279,28 +279,30 @@ class Objects:
 
     def arguments(self) -> list[str]:
         """Tell the job's program what to do."""
-        given = self.setting.collection
         trust = [] if self.setting.pod_ends_tls else ["--plain-http"]
         if self.has_ca:
             trust = ["--ca", f"{_CA_FOLDER}/ca.crt"]
+        return ["gc", self.reached_at, "--in-cluster", *self._place, *trust, *self._rules]
+
+    def operator_arguments(self) -> list[str]:
+        """Tell `slipway gc` on an operator's machine what the job is told; kubeconfig and authority come with it."""
+        context = ["--context", self.setting.context] if self.setting.context else []
+        return [self.setting.host, *self._place, *context, *self._rules]
+
+    @property
+    def _place(self) -> list[str]:
+        return ["--namespace", self.setting.namespace, "--deployment", NAME]
+
+    @property
+    def _rules(self) -> list[str]:
+        given = self.setting.collection
         options = {
+            "--grace": given.grace,
             "--keep-last": given.keep_last,
             "--keep-matching": given.keep_matching,
             "--keep-within": given.keep_within,
         }
-        return [
-            "gc",
-            self.reached_at,
-            "--in-cluster",
-            "--namespace",
-            self.setting.namespace,
-            "--deployment",
-            NAME,
-            *trust,
-            "--grace",
-            given.grace,
-            *(word for option, value in options.items() if value is not None for word in (option, str(value))),
-        ]
+        return [word for option, value in options.items() if value is not None for word in (option, str(value))]
 
     @property
     def tls_secret(self) -> str:

@@ -99,6 +99,11 @@ class Registry(ComponentResource):
             opts=self._kept(ResourceOptions(depends_on=[program_map, deployment, *around])),
         )
         self.trust = self.ca.apply(lambda ca: self._objects.trust(ca) if ca else "")
+        self.collection = {
+            "arguments": self._objects.operator_arguments(),
+            "ca": self.ca,
+            "kubeconfig": Output.secret(setting.kubeconfig) if _is_content(setting.kubeconfig) else setting.kubeconfig,
+        }
         self.register_outputs({"host": setting.host})
 
     def _declare_files(self, authority: Authority) -> tuple[Output[str], list[Any]]:
@@ -207,8 +212,11 @@ def _kubeconfig(given: str | None) -> Any:
     """Return a file's path without the home folder's short form, or the content as the secret that it is."""
     if given is None:
         return None
-    is_content = "\n" in given or given.lstrip().startswith("{")
-    return Output.secret(given) if is_content else str(Path(given).expanduser())
+    return Output.secret(given) if _is_content(given) else str(Path(given).expanduser())
+
+
+def _is_content(kubeconfig: str | None) -> bool:
+    return kubeconfig is not None and ("\n" in kubeconfig or kubeconfig.lstrip().startswith("{"))
 
 
 def _digest(parts: list[str]) -> str:

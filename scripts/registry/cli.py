@@ -47,8 +47,22 @@ class VerbParser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def add_verbs(verb: Verb, *, verify: tuple[Run, Take]) -> None:
-    """Add the registry's verbs to a command, by its own way to add one, with `verify` as that command has it."""
+def add_verb(verbs: Any, name: str, run: Run, purpose: str, example: str, take: Take) -> Any:
+    """Add a verb to a command's verbs; its parser."""
+    added = verbs.add_parser(
+        name,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.",
+        epilog=f"example: {example}",
+    )
+    added.set_defaults(verb=run)
+    added.take = take
+    return added
+
+
+def add_verbs(verb: Verb, *, verify: tuple[Run, Take], gc: tuple[Run, Take]) -> None:
+    """Add the registry's verbs to a command, by its own way to add one, with `verify` and `gc` as that command has them."""
     verb(
         "merge", _merge, "put the platforms of images into a tag and keep all others",
         "slipway merge registry.example.com/app:1.2 --from registry.example.com/app:1.2-arm64", _take_merge,
@@ -78,8 +92,8 @@ def add_verbs(verb: Verb, *, verify: tuple[Run, Take]) -> None:
         _take_untag,
     )  # fmt: skip
     verb(
-        "gc", _gc, "free what no tag of a registry needs, and never what one does",
-        "slipway gc registry.example.com --namespace slipway-registry --deployment registry --dry-run", _take_gc,
+        "gc", gc[0], "free what no tag of a registry needs, and never what one does",
+        "slipway gc registry.example.com --namespace slipway-registry --deployment registry --dry-run", gc[1],
     )  # fmt: skip
 
 
@@ -143,13 +157,15 @@ def _take_untag(untag: argparse.ArgumentParser) -> None:
     add_connection(untag, writes=True, listing=True)
 
 
-def _take_gc(gc: argparse.ArgumentParser) -> None:
+def take_gc(gc: argparse.ArgumentParser) -> None:
+    """Lay out what `gc` takes."""
     from scripts.registry.collection import command
 
     command.take(gc)
 
 
-def _gc(options: argparse.Namespace) -> int:
+def collect(options: argparse.Namespace) -> int:
+    """Collect a registry's garbage."""
     from scripts.registry.collection import command
 
     return command.collect(options)
@@ -167,20 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=VerbParser)
 
     def verb(name: str, run: Run, purpose: str, example: str, take: Take) -> None:
-        added = verbs.add_parser(
-            name,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            help=purpose,
-            description=f"{purpose[0].upper()}{purpose[1:]}.",
-            epilog=f"example: {example.replace('slipway ', 'slipway-registry ', 1)}",
-        )
+        added = add_verb(verbs, name, run, purpose, example.replace("slipway ", "slipway-registry ", 1), take)
         added.add_argument(
             "--debug", action="store_true", help="show requests that were repeated, and where an error came from"
         )
-        added.set_defaults(verb=run)
-        added.take = take
 
-    add_verbs(verb, verify=(verify, take_verify))
+    add_verbs(verb, verify=(verify, take_verify), gc=(collect, take_gc))
     options = parser.parse_args(argv)
     try:
         code: int = options.verb(options)

@@ -424,10 +424,11 @@ def _remove_staging(
             kept.append(Removal(reference=source.reference, kept=changed))
         else:
             removals.append(untag.remove(source.reference, digest=source.digest, token=f"{order.token}-{number}"))
-    try:
-        return (*kept, *(yield from exchange.together(*removals)))
-    except ReadOnly as error:
-        return (*kept, *(Removal(reference=each.reference, kept=error) for each in found if each.reference.tag))
+    removed = yield from exchange.together(*removals)
+    for each in removed:
+        if isinstance(each.kept, ReadOnly):
+            raise each.kept  # once it takes writes again, the whole merge looks whether the tag is still what was merged
+    return (*kept, *removed)
 
 
 def backup_tag(target: Reference, digest: str, now: datetime) -> Reference:

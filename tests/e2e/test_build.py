@@ -1,10 +1,15 @@
 """`slipway build`: an ordinary push while all builders are up, and a merge that loses nothing while one is down."""
 
+import fcntl
 import json
+import os
 import re
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +154,40 @@ def test_one_platform_that_is_asked_for_leaves_the_other_in_the_tag(build, commi
     assert after["linux/arm64"] == before["linux/arm64"]
     assert after["linux/amd64"] != before["linux/amd64"]
     assert lagging() == []
+
+
+def test_a_platform_that_comes_into_the_tag_while_the_lock_is_waited_for_stays(
+    build, commit, inspect, operator, tmp_path
+):
+    """A turn begins with a look: what another writer has added meanwhile is merged with, not pushed over."""
+    commit("in turn")
+    both, lock = f"{operator.registry.address}/app:1", tmp_path / "lock"
+
+    with ThreadPoolExecutor() as pool, lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        built = pool.submit(build, "turns:1", "--platform", "linux/amd64", "--lock", lock)
+        while not _is_open_elsewhere(lock):
+            assert not built.done(), built.result()
+            time.sleep(0.1)
+        operator.run(
+            "slipway", "merge", "--ca", operator.registry.trust / "ca.pem", "--create", "--keep-staging",
+            "--platform", "linux/arm64", f"{operator.registry.address}/turns:1", "--from", both,
+        )  # fmt: skip
+        fcntl.flock(held, fcntl.LOCK_UN)
+
+    said = built.result()
+    assert said.index("waiting for it") < said.index("linux/arm64 of the tag stays as it is")
+    assert inspect("turns:1")["linux/arm64"] == inspect("app:1")["linux/arm64"]
+    assert set(inspect("turns:1")) == {"linux/amd64", "linux/arm64"}
+
+
+def _is_open_elsewhere(path):
+    """Tell whether another process than this one has opened a file."""
+    found = False
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it has been closed meanwhile
+            found |= descriptor.parts[2] != str(os.getpid()) and descriptor.readlink() == path
+    return found
 
 
 def test_nothing_is_emulated_by_accident(build):

@@ -112,7 +112,7 @@ def _kubernetes_stack_for(tmp_path):
         runtime = {"name": "python", "options": {"virtualenv": str(Path(sys.prefix))}}
         folder = tmp_path / "program"
         folder.mkdir()
-        (folder / "Pulumi.yaml").write_text(json.dumps({"name": "test", "runtime": runtime}))
+        (folder / "Pulumi.yaml").write_text(f"name: slipway\nruntime: {json.dumps(runtime)}\n")
         stack = KubernetesStack(folder=folder, environment=environment, api=api)
         stack.run("stack", "init", "dev")
         return stack

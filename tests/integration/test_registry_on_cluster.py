@@ -30,8 +30,8 @@ from builders import registry_program
 authority = Authority("authority", subject="slipway-test", opts=pulumi.ResourceOptions())
 setting = registry_setting.parse({setting!r})
 registry = Registry(setting, stack="slipway-test", authority=authority, program=registry_program.pack(), protect=False)
-pulumi.export("users", pulumi.Output.secret(registry.users))
-pulumi.export("ca", authority.certificate)
+pulumi.export("registryUsers", pulumi.Output.secret(registry.users))
+pulumi.export("registryCollection", registry.collection)
 """
 
 
@@ -82,8 +82,8 @@ class Client:
 
     def __init__(self, folder, stack):
         told = json.loads(stack.run("stack", "output", "--json", "--show-secrets"))
-        (folder / "ca.crt").write_text(told["ca"])
-        auth = base64.b64encode(f"ada:{told['users']['ada']}".encode()).decode()
+        (folder / "ca.crt").write_text(told["registryCollection"]["ca"])
+        auth = base64.b64encode(f"ada:{told['registryUsers']['ada']}".encode()).decode()
         (folder / "config.json").write_text(json.dumps({"auths": {HOST: {"auth": auth}}}))
         self.folder = folder
         self.environment = {
@@ -113,8 +113,21 @@ class Client:
         return self.crane("digest", f"{HOST}/app:{tag}").strip()
 
 
+def _slipway(stack, *arguments):
+    """Run slipway in the stack's folder, with no login of Docker's."""
+    done = subprocess.run(
+        [sys.executable, "-m", "builders.cli", "-C", stack.folder, *arguments],
+        env={**stack.environment, "DOCKER_CONFIG": str(stack.folder / "nothing")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl, kubernetes_stack_for, tmp_path):
-    """From nothing to a push over verified TLS; the job runs with its own rights; the images are there after a destroy."""
+    """From nothing to a push over verified TLS; the job runs with its own rights, and the operator's `slipway gc` needs to be
+    told nothing; the images are there after a destroy.
+    """
     images = json.loads((CACHE / "cluster/images.json").read_text())
     digests = {name: images[f"docker.io/library/{name}"] for name in ("registry:2", "python:3.11-slim")}
     setting = {
@@ -160,6 +173,9 @@ def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl
     stack.up()
     assert client.crane("digest", f"{HOST}/app:1").strip() == kept
     assert client.push("2", "after the roll")
+    assert client.push("2", "over it")
+    collected = _slipway(stack, "gc", "--now", "--no-backup", "--max-share", "80")
+    assert "3 blobs, 1 manifests, 0 tags" in collected
 
     volume = kubectl("get", "pvc/registry", "--output", "jsonpath={.spec.volumeName}")
     stack.destroy()

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def take(gc: argparse.ArgumentParser) -> None:
     """Lay out what the verb takes."""
-    gc.add_argument("registry", metavar="REGISTRY", help="the registry's host, as in registry.example.com:5000")
+    gc.add_argument(
+        "registry", metavar="REGISTRY", nargs="?", default="", help="its host, as in registry.example.com:5000"
+    )
     gc.add_argument("--dry-run", action="store_true", help="show what would go and what stays, change nothing")
     gc.add_argument("--now", action="store_true", help="do not wait until nobody pushes")
     gc.add_argument(
@@ -67,7 +69,8 @@ def collect(options: argparse.Namespace) -> int:
     from scripts.registry.collection.collect import Collection
 
     if not references.is_host(options.registry):
-        raise InvalidReference(f"{options.registry!r} is no host, as in registry.example.com:5000")
+        what = f"{options.registry!r} is no host" if options.registry else "say which registry"
+        raise InvalidReference(f"{what}, as in registry.example.com:5000")
     signal.signal(signal.SIGTERM, _interrupted)  # as Kubernetes ends a job: restore the registry, then end
     order = _order(options)
     keeper = _keeper(options)

@@ -80,7 +80,16 @@ class DeploymentKeeper:
                 self._release()
 
     def server(self) -> Server:
-        """Return the process in the one pod."""
+        """Return the process in the one pod; a roll that somebody else has begun is waited for."""
+        generation = self._deployment()["metadata"]["generation"]
+        deadline = time.monotonic() + _ROLL_S
+        while why := self._unfinished(generation):
+            if time.monotonic() > deadline:
+                raise PlaceUnreachable(
+                    f"{self.place.name}: it has not one pod that is ready, after {_ROLL_S:.0f} s: {why}",
+                    hint=f"kubectl -n {self._namespace} describe deployment {self._name}",
+                )
+            time.sleep(_PAUSE_S)
         return read_server(self.place)
 
     def roll(self, wanted: Mapping[str, str]) -> Server:
@@ -104,7 +113,7 @@ class DeploymentKeeper:
             try:
                 why = self._unfinished(generation)
                 if not why:
-                    server = self.server()
+                    server = read_server(self.place)
                     if server.until == until:
                         self._mode = wanted
                         return server

@@ -190,6 +190,28 @@ def test_a_read_only_registry_is_waited_for(new_registry, slipway, version):
     assert server.get("app", "s") is None
 
 
+@pytest.mark.parametrize("version", ["2.8", "3.1"])
+def test_a_registry_that_turns_read_only_before_the_staging_tag_went_is_waited_for(new_registry, slipway, version):
+    """The tag is written already; the staging tag goes once that is possible, and the merge is done then."""
+    server = new_registry(version)
+    server.push_index("app", "1", [AMD64, ARM64])
+    server.push_index("app", "s", [ARM64], text="new")
+    turned = []
+
+    def turn(_n, head):
+        if not turned and head.startswith(b"PUT /v2/app/manifests/1 "):
+            turned.append(True)
+            server.restart(REGISTRY_STORAGE_MAINTENANCE_READONLY='{"enabled":true}')
+            threading.Timer(3, server.restart).start()
+
+    with Proxy(target=server.host, after=turn) as proxy:
+        done = slipway("merge", f"{proxy.host}/app:1", "--from", f"{proxy.host}/app:s", "--wait", "40s")
+
+    assert turned
+    assert "waiting for it" in done.stderr
+    assert server.get("app", "s") is None
+
+
 @pytest.fixture(params=["its repository", "another repository"])
 def order(request, server, repository):
     """Make a tag of two platforms and a staging tag, there or elsewhere; where they are, and what the tag is to have."""

@@ -146,6 +146,16 @@ def test_the_job_keeps_what_the_setting_says():
     ]  # fmt: skip
 
 
+def test_an_operator_collects_by_the_same_rules():
+    """The registry is reached by the name that clients type; the setting's context leads to the cluster."""
+    given = {"keepLast": 10, "grace": "2d"}
+
+    assert _objects(collection=given, namespace="images", context="prod").operator_arguments() == [
+        "198.51.100.8:30500", "--namespace", "images", "--deployment", "registry", "--context", "prod",
+        "--grace", "2d", "--keep-last", "10",
+    ]  # fmt: skip
+
+
 def test_no_two_jobs_run_at_once():
     """And one that cannot start for an hour is left to the next night."""
     job = _objects(collection={"schedule": "0 1 * * *", "timeZone": "Europe/Berlin"}).collection(address="10.96.0.9")

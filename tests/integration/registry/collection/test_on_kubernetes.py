@@ -570,6 +570,19 @@ def test_more_than_one_replica_is_refused(collect, kubectl):
     assert "it has 2 replicas" in done.stderr
 
 
+def test_a_roll_that_somebody_else_has_begun_is_waited_for(collect, kubectl, files):
+    """Of two pods neither is the one to collect in."""
+    kubectl("rollout", "restart", "deployment/registry")
+    deadline = time.monotonic() + 30
+    while len(kubectl("get", "pods", "-l", "app=registry", "-o", "name").split()) != 2:
+        assert time.monotonic() < deadline, "the second pod did not come"
+    before = files.blobs()
+
+    collect()
+
+    assert files.blobs() < before
+
+
 @BOTH
 def test_a_job_with_these_rights_alone_collects(registry, kubectl, tmp_path):
     """As one file in a ConfigMap, with a service account."""
