@@ -7,19 +7,23 @@ import io
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from builders import certificates
 from scripts.localcloud import cluster, network
 
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(420)]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway"
-HOST = "198.51.100.8:30500"
+ADDRESS = "198.51.100.8"
+HOST = f"{ADDRESS}:30500"
 PROGRAM = """
 import json
 from infra import registry_setting
@@ -124,9 +128,30 @@ def _slipway(stack, *arguments):
     return done.stdout
 
 
+def _collect_by_job(kubectl, name):
+    """Run the nightly job now."""
+    kubectl("create", "job", "--from=cronjob/registry-gc", name)
+    try:
+        kubectl("wait", f"job/{name}", "--for=condition=Complete", "--timeout=240s")
+    except AssertionError:
+        pytest.fail(kubectl("logs", f"job/{name}", "--tail=40") + kubectl("get", "events"))
+    assert "tags verified" in kubectl("logs", f"job/{name}")
+
+
+def _give_certificate(host, secret, kubectl, folder):
+    """Put a certificate by another authority into a Secret, as a team's own tools do; the authority's file."""
+    now = datetime.now(UTC)
+    authority = certificates.create_authority("a team's own", now=now)
+    leaf = certificates.issue_server(authority, [host], now=now, days=9)
+    for name, content in (("tls.crt", leaf.certificate), ("tls.key", leaf.key), ("team.crt", authority.certificate)):
+        (folder / name).write_text(content)
+    kubectl("create", "secret", "tls", secret, f"--cert={folder}/tls.crt", f"--key={folder}/tls.key")
+    return folder / "team.crt"
+
+
 def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl, kubernetes_stack_for, tmp_path):
     """From nothing to a push over verified TLS; the job runs with its own rights, and the operator's `slipway gc` needs to be
-    told nothing; the images are there after a destroy.
+    told nothing; a Secret of the team's own does for TLS; the images are there after a destroy.
     """
     images = json.loads((CACHE / "cluster/images.json").read_text())
     digests = {name: images[f"docker.io/library/{name}"] for name in ("registry:2", "python:3.11-slim")}
@@ -158,12 +183,7 @@ def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl
     assert " created" not in again
     assert "registry-gc" in kubectl("get", "cronjobs,networkpolicies", "--output", "name")
 
-    kubectl("create", "job", "--from=cronjob/registry-gc", "tonight")
-    try:
-        kubectl("wait", "job/tonight", "--for=condition=Complete", "--timeout=240s")
-    except AssertionError:
-        pytest.fail(kubectl("logs", "job/tonight", "--tail=40") + kubectl("get", "events"))
-    assert "tags verified" in kubectl("logs", "job/tonight")
+    _collect_by_job(kubectl, "tonight")
     assert "MANIFEST_UNKNOWN" in client.crane("manifest", f"{HOST}/app@{gone}", fails=True)
     assert client.crane("digest", f"{HOST}/app:1").strip() == kept
     after = stack.run("up", "--yes", "--skip-preview", "--refresh")
@@ -177,9 +197,20 @@ def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl
     collected = _slipway(stack, "gc", "--now", "--no-backup", "--max-share", "80")
     assert "3 blobs, 1 manifests, 0 tags" in collected
 
+    assert client.push("2", "over that")
+    ca = _give_certificate("registry.test", "mine", kubectl, tmp_path)
+    named = {**setting, "host": "registry.test:30500", "tls": {"secret": "mine", "ca": ca.read_text()}}
+    stack.write(PROGRAM.format(setting=json.dumps(named)))
+    stack.up()
+    trusting = ssl.create_default_context(cafile=str(ca))
+    with socket.create_connection((ADDRESS, 30500)) as plain:
+        trusting.wrap_socket(plain, server_hostname="registry.test").close()
+    _collect_by_job(kubectl, "over-the-given-certificate")
+
     volume = kubectl("get", "pvc/registry", "--output", "jsonpath={.spec.volumeName}")
     stack.destroy()
-    assert kubectl("get", "deployments,services,cronjobs,secrets", "--output", "name") == ""
+    assert kubectl("get", "deployments,services,cronjobs,secrets", "--output", "name") == "secret/mine\n"
+    stack.write(PROGRAM.format(setting=json.dumps(setting)))
     stack.up()
     assert kubectl("get", "pvc/registry", "--output", "jsonpath={.spec.volumeName}") == volume
     anew = Client(tmp_path, stack)
