@@ -1,7 +1,7 @@
 """One collection, step by step; each step may be the last one, and then nothing is lost and the registry takes writes again.
 
 Mark, back up, wait for quiet, roll to read-only and prove it, mark again, take links away, ask the registry's own
-collection what it would delete, let it, look whether all is there that must be, roll back, verify every tag.
+collection what it would delete, let it, roll back, look whether all is there that must be, verify every tag.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class Collection:
                 self._back_up(server, store, report.plan, order.policy)
             if report.plan.unlink or report.plan.untag or report.plan.frees:
                 self._wait_for_quiet(server)
-                self._without_writes(server, store)
+                swept = self._without_writes(server, store)
+                self._check(server, swept, report.plan)
                 self._verify(report.plan)
             self._part("")
         return report
@@ -211,8 +212,8 @@ class Collection:
             time.sleep(min(_QUIET_PAUSE_S, order.quiet_s / 4))
         self._part("quiet")
 
-    def _without_writes(self, server: Server, store: Store) -> None:
-        """Roll to read-only, collect, and roll back, whatever happens."""
+    def _without_writes(self, server: Server, store: Store) -> Store:
+        """Roll to read-only, collect, and roll back, whatever happens; the storage before it was swept."""
         now = self._keeper.server().now
         until = now + self._order.stop_limit_s
         self._say("rolling the registry to read-only")
@@ -220,7 +221,7 @@ class Collection:
             server = self._keeper.roll(mode.read_only(until))
             self._prove(store, read_only=True)
             self._stopped("roll")
-            self._collect(server, store)
+            swept = self._collect(server, store)
         except Locked:  # whoever has taken over restores it
             raise
         except BaseException as error:
@@ -239,9 +240,10 @@ class Collection:
         self._restore(server)
         self._prove(store, read_only=False)
         self._stopped("back")
+        return swept
 
-    def _collect(self, server: Server, before: Store) -> None:
-        """Take away what is planned now, with nobody writing."""
+    def _collect(self, server: Server, before: Store) -> Store:
+        """Take away what is planned now, with nobody writing; the storage before that."""
         report, storage = self._report, self._storage(server)
         self._remove(storage, server, [f"repositories/{HOLD}"])
         store, found = self._mark(server, known=before)
@@ -253,16 +255,21 @@ class Collection:
         finally:
             with suppress(RegistryError):  # the next run removes what is left of it
                 self._remove(storage, server, held)
-        after = reading.read(storage, known=store.references)
-        missing = (found.live & store.blobs.keys()) - after.blobs.keys()
+        return store
+
+    def _check(self, server: Server, swept: Store, found: Plan) -> None:
+        """See what is gone. Pushes may add to it meanwhile, and no client of the API can take a blob's file away."""
+        report = self._report
+        after = reading.read(self._storage(server), known=swept.references)
+        missing = (found.live & swept.blobs.keys()) - after.blobs.keys()
         if missing:
             raise VerificationFailed(
                 f"{len(missing)} blobs that are in use are gone: {', '.join(sorted(missing)[:3])}",
                 hint="push them again; and tell us, as this must not happen",
             )
-        report.blobs_freed = len(store.blobs.keys() - after.blobs.keys())
-        report.bytes_freed = sum(store.blobs[digest].size for digest in store.blobs.keys() - after.blobs.keys())
-        self._stopped("check")
+        gone = swept.blobs.keys() - after.blobs.keys()
+        report.blobs_freed, report.bytes_freed = len(gone), sum(swept.blobs[digest].size for digest in gone)
+        self._part("check")
 
     def _sweep(self, storage: Place, server: Server, store: Store, found: Plan) -> None:
         """Remove links, let the registry's own collection say what it would take, and let it."""
