@@ -173,20 +173,33 @@ def _verify(options: argparse.Namespace) -> int:
 
 @connection.guarded
 def _gc(options: argparse.Namespace) -> int:
-    if options.registry or options.mode_file:
+    elsewhere = (options.deployment, options.namespace, options.in_cluster, options.mode_file)
+    if options.registry is not None or any(elsewhere):
         return registry.collect(options)
     from builders import collection
 
-    state = _stack(options).load(secrets=True)
     parser = _VerbParser(prog="slipway gc")
     parser.take = _take_gc
     parser.set_defaults(debug=options.debug)
-    with collection.arguments(state) as words:
-        told = parser.parse_args([*words, *options.words])  # what was typed wins
-        user = collection.user(state)
-        if user and connection.login(told, told.registry) is None:
-            told.username, told.password, told.password_stdin = *user, True
-        return registry.collect(told)
+    with collection.told(_stack(options).load(secrets=True)) as told:
+        wanted = parser.parse_args([*told.arguments, *(word for word in options.words if word != "--")])
+        if not options.kubeconfig:
+            wanted.kubeconfig_content = told.kubeconfig_content
+        elif not options.context:
+            wanted.context = ""
+        if told.login and not wanted.dry_run and not _has_login(wanted):
+            wanted.username, wanted.password, wanted.password_stdin = *told.login, True
+        return registry.collect(wanted)
+
+
+def _has_login(options: argparse.Namespace) -> bool:
+    """Tell whether there is a login for a registry besides the stack's own."""
+    from scripts.registry.errors import CredentialsUnreadable
+
+    try:
+        return connection.login(options, options.registry) is not None
+    except CredentialsUnreadable:
+        return False
 
 
 def _registry(options: argparse.Namespace, protocol: Callable[[], Any], *, wait: bool = True) -> Any:
@@ -409,8 +422,10 @@ def _take_verify(verify: argparse.ArgumentParser) -> None:
 
 
 def _take_gc(gc: argparse.ArgumentParser) -> None:
-    gc.description = f"{gc.description} Without REGISTRY: the stack's own, by its settings; what is typed wins."
-    gc.epilog = "example: slipway gc --dry-run"
+    gc.epilog = (
+        "Without REGISTRY: the stack's own, by the settings of the last `slipway up`; what is typed wins over them, but\n"
+        "for --keep-matching, which adds to them.\n\nexample: slipway gc --dry-run"
+    )
     registry.take_gc(gc)
 
 

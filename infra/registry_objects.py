@@ -249,7 +249,8 @@ class Objects:
             "command": ["python3", f"{_PROGRAM_FOLDER}/{self.program}", *self.arguments()],
             "env": [{"name": name, "value": value} for name, value in environment.items()],
             "volumeMounts": mounts,
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
+            # A run takes half a gigabyte for 10,000 images (docs/gc.md).
+            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
             "securityContext": _CONTAINER_SECURITY,
         }
         pod = {
@@ -286,7 +287,7 @@ class Objects:
 
     def operator_arguments(self) -> list[str]:
         """Tell `slipway gc` on an operator's machine what the job is told; kubeconfig and authority come with it."""
-        context = ["--context", self.setting.context] if self.setting.context else []
+        context = [f"--context={self.setting.context}"] if self.setting.context else []
         return [self.setting.host, *self._place, *context, *self._rules]
 
     @property
@@ -302,7 +303,7 @@ class Objects:
             "--keep-matching": given.keep_matching,
             "--keep-within": given.keep_within,
         }
-        return [word for option, value in options.items() if value is not None for word in (option, str(value))]
+        return [f"{option}={value}" for option, value in options.items() if value is not None]
 
     @property
     def tls_secret(self) -> str:

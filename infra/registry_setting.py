@@ -86,6 +86,11 @@ class RegistrySetting:
     python_image: str
 
     @property
+    def has_kubeconfig_content(self) -> bool:
+        """Tell whether the kubeconfig is given itself, and not its path."""
+        return self.kubeconfig is not None and _is_content(self.kubeconfig)
+
+    @property
     def host_name(self) -> str:
         """The host without its port and without the brackets of an IPv6 address."""
         match = _HOST.fullmatch(self.host)
@@ -120,7 +125,7 @@ def parse(value: str | None) -> RegistrySetting | None:
     node_port, ingress = reader.read("service", _service, (None, None))
     setting = RegistrySetting(
         host=reader.read("host", _matching(_HOST, "a host name with an optional port"), ""),
-        kubeconfig=reader.read("kubeconfig", _optional(parsing.text)),
+        kubeconfig=reader.read("kubeconfig", _optional(_kubeconfig)),
         context=reader.read("context", _optional(parsing.text)),
         namespace=reader.read("namespace", _default("slipway-registry", _matching(_LABEL, "a namespace"))),
         **reader.read("storage", _storage, {"storage_class": None, "storage_size": ""}),
@@ -143,6 +148,17 @@ def _check_tls(setting: RegistrySetting) -> None:
         raise parsing.Problem(
             "with a secret of yours, host has to be a name: the collection checks the certificate by it"
         )
+
+
+def _kubeconfig(value: Any) -> str:
+    given = parsing.text(value)
+    if not _is_content(given) and not given.startswith(("/", "~/")):
+        raise parsing.Problem(f"{given!r} is relative, and it is read from several folders: begin it with / or ~/")
+    return given
+
+
+def _is_content(kubeconfig: str) -> bool:
+    return "\n" in kubeconfig or kubeconfig.lstrip().startswith("{")
 
 
 def _service(value: Any) -> tuple[int | None, IngressSetting | None]:

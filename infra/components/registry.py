@@ -52,7 +52,7 @@ class Registry(ComponentResource):
         )
         self._cluster = kubernetes.Provider(
             "cluster",
-            kubeconfig=_kubeconfig(setting.kubeconfig),
+            kubeconfig=_kubeconfig(setting),
             context=setting.context,
             namespace=setting.namespace,
             # What an older stack of this name left is taken up; data that changes rolls the pods, by a digest in their template.
@@ -102,7 +102,8 @@ class Registry(ComponentResource):
         self.collection = {
             "arguments": self._objects.operator_arguments(),
             "ca": self.ca,
-            "kubeconfig": Output.secret(setting.kubeconfig) if _is_content(setting.kubeconfig) else setting.kubeconfig,
+            "kubeconfig": "" if setting.has_kubeconfig_content else setting.kubeconfig or "",
+            "kubeconfigContent": Output.secret(setting.kubeconfig) if setting.has_kubeconfig_content else "",
         }
         self.register_outputs({"host": setting.host})
 
@@ -208,15 +209,11 @@ class Registry(ComponentResource):
         )
 
 
-def _kubeconfig(given: str | None) -> Any:
+def _kubeconfig(setting: RegistrySetting) -> Any:
     """Return a file's path without the home folder's short form, or the content as the secret that it is."""
-    if given is None:
-        return None
-    return Output.secret(given) if _is_content(given) else str(Path(given).expanduser())
-
-
-def _is_content(kubeconfig: str | None) -> bool:
-    return kubeconfig is not None and ("\n" in kubeconfig or kubeconfig.lstrip().startswith("{"))
+    if setting.has_kubeconfig_content:
+        return Output.secret(setting.kubeconfig)
+    return str(Path(setting.kubeconfig).expanduser()) if setting.kubeconfig else None
 
 
 def _digest(parts: list[str]) -> str:

@@ -424,11 +424,19 @@ def _remove_staging(
             kept.append(Removal(reference=source.reference, kept=changed))
         else:
             removals.append(untag.remove(source.reference, digest=source.digest, token=f"{order.token}-{number}"))
-    removed = yield from exchange.together(*removals)
-    for each in removed:
-        if isinstance(each.kept, ReadOnly):
-            raise each.kept  # once it takes writes again, the whole merge looks whether the tag is still what was merged
-    return (*kept, *removed)
+    try:
+        removed = yield from exchange.together(*removals)
+    except ReadOnly as error:
+        removed = [Removal(reference=each.reference, kept=error) for each in found if each.reference.tag]
+    return (*kept, *map(_in_maintenance, removed))
+
+
+def _in_maintenance(removal: Removal) -> Removal:
+    """Say what to do where the registry has turned read-only since the tag was written: others may write before us then."""
+    if not isinstance(removal.kept, ReadOnly):
+        return removal
+    hint = f"when that has ended: slipway untag {removal.reference}"
+    return replace(removal, kept=ReadOnly(str(removal.kept), hint=hint))
 
 
 def backup_tag(target: Reference, digest: str, now: datetime) -> Reference:

@@ -66,11 +66,13 @@ def in_cluster() -> Access:
     )
 
 
-def from_kubeconfig(path: str, context: str) -> Access:
-    """Return the way in that a kubeconfig tells, as kubectl reads it."""
+def from_kubeconfig(path: str, context: str, *, content: str = "") -> Access:
+    """Return the way in that a kubeconfig tells, as kubectl reads it; its content, where it is in no file."""
     file = Path(path or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or Path.home() / ".kube" / "config")
+    if content:
+        file = Path("of the stack")
     try:
-        config = yaml.safe_load(file.read_text())
+        config = yaml.safe_load(content or file.read_text())
         name = context or config["current-context"]
         chosen = _named(config, "contexts", name)["context"]
         cluster = _named(config, "clusters", chosen["cluster"])["cluster"]

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def take(gc: argparse.ArgumentParser) -> None:
     """Lay out what the verb takes."""
-    gc.add_argument(
-        "registry", metavar="REGISTRY", nargs="?", default="", help="its host, as in registry.example.com:5000"
-    )
+    gc.add_argument("registry", metavar="REGISTRY", nargs="?", help="its host, as in registry.example.com:5000")
     gc.add_argument("--dry-run", action="store_true", help="show what would go and what stays, change nothing")
     gc.add_argument("--now", action="store_true", help="do not wait until nobody pushes")
     gc.add_argument(
@@ -57,6 +55,7 @@ def take(gc: argparse.ArgumentParser) -> None:
         "--kubeconfig", default="", metavar="FILE", help="as kubectl's; else $KUBECONFIG, else ~/.kube/config"
     )
     place.add_argument("--context", default="", metavar="NAME", help="of the kubeconfig; else its current one")
+    gc.set_defaults(kubeconfig_content="")
     place.add_argument("--mode-file", default="", metavar="FILE", help="without Kubernetes: docs/gc.md")
     add_connection(gc, listing=True)
 
@@ -68,10 +67,10 @@ def collect(options: argparse.Namespace) -> int:
     from scripts.registry.collection import report
     from scripts.registry.collection.collect import Collection
 
-    if not references.is_host(options.registry):
-        what = f"{options.registry!r} is no host" if options.registry else "say which registry"
-        raise InvalidReference(f"{what}, as in registry.example.com:5000")
-    signal.signal(signal.SIGTERM, _interrupted)  # as Kubernetes ends a job: restore the registry, then end
+    if not references.is_host(options.registry or ""):
+        said = "say which registry" if options.registry is None else f"{options.registry!r} is no host"
+        raise InvalidReference(f"{said}, as in registry.example.com:5000")
+    _restore_when_told_to_stop()
     order = _order(options)
     keeper = _keeper(options)
 
@@ -163,13 +162,18 @@ def _keeper(options: argparse.Namespace) -> Keeper:
         from scripts.registry.collection.keepers import ModeFile
 
         return ModeFile(Path(options.mode_file))
+    from scripts.registry import output
     from scripts.registry.collection import cluster, deployment
 
     access = (
-        cluster.in_cluster() if options.in_cluster else cluster.from_kubeconfig(options.kubeconfig, options.context)
+        cluster.in_cluster()
+        if options.in_cluster
+        else cluster.from_kubeconfig(options.kubeconfig, options.context, content=options.kubeconfig_content)
     )
     api = cluster.Api(access)
-    return deployment.DeploymentKeeper(api, namespace=options.namespace or access.namespace, name=options.deployment)
+    return deployment.DeploymentKeeper(
+        api, namespace=options.namespace or access.namespace, name=options.deployment, say=output.progress
+    )
 
 
 def _tell(keeper: Keeper, reason: str, message: str, *, warning: bool = False) -> None:
@@ -194,7 +198,15 @@ def _show_damages(options: argparse.Namespace, error: StoreDamaged) -> None:
         output.error(str(each), getattr(each, "repair", None))
 
 
+def _restore_when_told_to_stop() -> None:
+    """Let the registry be restored before this ends: where Kubernetes ends a job, where a terminal was closed."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _interrupted)
+
+
 def _interrupted(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the restoring must end
+    for each in (signal.SIGTERM, signal.SIGHUP):  # once is enough: the restoring must end
+        signal.signal(each, signal.SIG_IGN)
     sys.stderr.flush()
     raise KeyboardInterrupt

@@ -54,8 +54,9 @@ class Pod:
 class DeploymentKeeper:
     """A Deployment of one registry:2 pod that takes its mode from the ConfigMap, as mode.py tells."""
 
-    def __init__(self, api: Api, *, namespace: str, name: str) -> None:
+    def __init__(self, api: Api, *, namespace: str, name: str, say: Callable[[str], None]) -> None:
         self._api = api
+        self._say = say
         self._namespace = namespace
         self._name = name
         self._me = uuid4().hex
@@ -82,8 +83,12 @@ class DeploymentKeeper:
     def server(self) -> Server:
         """Return the process in the one pod; a roll that somebody else has begun is waited for."""
         generation = self._deployment()["metadata"]["generation"]
-        deadline = time.monotonic() + _ROLL_S
+        deadline, told = time.monotonic() + _ROLL_S, False
         while why := self._unfinished(generation):
+            self.still_held()
+            if not told:
+                self._say(f"waiting for one pod that is ready: {why}; {_ROLL_S:.0f} s at most")
+                told = True
             if time.monotonic() > deadline:
                 raise PlaceUnreachable(
                     f"{self.place.name}: it has not one pod that is ready, after {_ROLL_S:.0f} s: {why}",

@@ -120,8 +120,9 @@ def _reach(store: Store, repository: Repository, roots: Iterable[tuple[str, str]
     reached: dict[str, str] = {}
     pending = [(digest, reason) for digest, reason in roots if digest in repository.revisions]
     pending.reverse()  # the first root's reason is the first that is told
-    while pending:
-        digest, reason = pending.pop()
+    referrers: list[tuple[str, str]] = []  # with a reason of their own, if there is one
+    while pending or referrers:
+        digest, reason = (pending or referrers).pop()
         if digest in reached:
             continue
         reached[digest] = reason
@@ -129,7 +130,7 @@ def _reach(store: Store, repository: Repository, roots: Iterable[tuple[str, str]
         if references:
             parts = [*references.children, references.subject]
             pending += [(each, reason) for each in parts if each in repository.revisions]
-        pending += [(each, REFERRER) for each in about.get(digest, ())]
+        referrers += [(each, REFERRER) for each in about.get(digest, ())]
     return reached
 
 

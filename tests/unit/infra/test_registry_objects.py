@@ -1,11 +1,13 @@
 """infra.registry_objects: what is declared of the registry, and what it must never lack."""
 
+import argparse
 import json
 
 import pytest
 
 from infra import registry_setting
 from infra.registry_objects import Objects
+from scripts.registry.collection import command
 
 LEAST = {"host": "198.51.100.8:30500", "storage": {"size": "5Gi"}, "service": {"nodePort": 30500}}
 BEHIND = {"host": "registry.example.com", "storage": {"size": "5Gi"}, "service": {"ingress": {"class": "nginx"}}}
@@ -131,7 +133,7 @@ def test_the_job_reaches_the_registry_by_a_name_that_its_certificate_speaks_for(
         "--deployment",
         "registry",
     ]
-    assert arguments[7:] == [*trust, "--grace", "24h"]
+    assert arguments[7:] == [*trust, "--grace=24h"]
     assert pod["hostAliases"] == [{"ip": "10.96.0.9", "hostnames": [reached.partition(":")[0]]}]
     assert ("ca" in [volume["name"] for volume in pod["volumes"]]) is ("--ca" in trust)
     assert objects.setting.tls.kind != "authority" or reached.partition(":")[0] in objects.certified_names
@@ -139,20 +141,22 @@ def test_the_job_reaches_the_registry_by_a_name_that_its_certificate_speaks_for(
 
 def test_the_job_keeps_what_the_setting_says():
     """Retention is off until asked for."""
-    given = {"keepLast": 10, "keepMatching": "^v", "keepWithin": "90d", "grace": "2d"}
+    given = {"keepLast": 10, "keepMatching": "-(rc|beta)$", "keepWithin": "90d", "grace": "2d"}
+    objects = _objects(collection=given, context="prod")
+    job, operator = argparse.ArgumentParser(), argparse.ArgumentParser()
+    command.take(job)
+    command.take(operator)
 
-    assert _objects(collection=given).arguments()[9:] == [
-        "--grace", "2d", "--keep-last", "10", "--keep-matching", "^v", "--keep-within", "90d",
-    ]  # fmt: skip
+    for options in (job.parse_args(objects.arguments()[1:]), operator.parse_args(objects.operator_arguments())):
+        assert (options.keep_last, options.keep_matching) == (10, ["-(rc|beta)$"])
+        assert (options.keep_within, options.grace) == ("90d", "2d")
+        assert (options.namespace, options.deployment) == ("slipway-registry", "registry")
 
 
-def test_an_operator_collects_by_the_same_rules():
-    """The registry is reached by the name that clients type; the setting's context leads to the cluster."""
-    given = {"keepLast": 10, "grace": "2d"}
-
-    assert _objects(collection=given, namespace="images", context="prod").operator_arguments() == [
-        "198.51.100.8:30500", "--namespace", "images", "--deployment", "registry", "--context", "prod",
-        "--grace", "2d", "--keep-last", "10",
+def test_an_operator_reaches_the_registry_by_the_name_that_clients_type():
+    """The setting's context leads to the cluster."""
+    assert _objects(namespace="images", context="prod").operator_arguments() == [
+        "198.51.100.8:30500", "--namespace", "images", "--deployment", "registry", "--context=prod", "--grace=24h",
     ]  # fmt: skip
 
 

@@ -77,6 +77,7 @@ def test_everything_can_be_said():
         ({"storage": {"size": "50 GB"}}, "storage: size: '50 GB' is not a size, for example 50Gi"),
         ({"storage": {}}, "storage: size: missing, give a size, for example 50Gi"),
         ({"storage": {"size": "0Gi"}}, "storage: size: '0Gi' is not a size, for example 50Gi"),
+        ({"kubeconfig": "prod"}, "kubeconfig: 'prod' is relative, and it is read from several folders: begin it with / or ~/"),
         ({"service": {}}, "service: give either nodePort, 30000 to 32767, or ingress"),
         ({"service": {"nodePort": 80}}, "service: nodePort: 80 is not a whole number from 30000 to 32767"),
         ({"service": {"nodePort": 30500, "ingress": {}}}, "service: give either nodePort, 30000 to 32767, or ingress"),

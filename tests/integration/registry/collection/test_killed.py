@@ -96,10 +96,11 @@ def test_the_registry_becomes_writable_by_itself(kept, slipway):
     _whole(kept, slipway)
 
 
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.timeout(180)
-def test_it_restores_the_registry_when_it_is_told_to_stop(kept, slipway):
-    """SIGTERM, as Kubernetes ends a job at its deadline."""
-    code, rest = _collect_until(kept, "asking the registry's own", lambda process: process.terminate())
+def test_it_restores_the_registry_when_it_is_told_to_stop(kept, slipway, told):
+    """SIGTERM, as Kubernetes ends a job at its deadline; SIGHUP, as of a terminal that is closed."""
+    code, rest = _collect_until(kept, "asking the registry's own", lambda process: process.send_signal(told))
 
     assert code == 130
     assert "restoring the registry" in rest

@@ -33,6 +33,10 @@ def test_a_kubeconfig_is_read(tmp_path, monkeypatch):
 
     assert (found.server, found.namespace, found.token()) == ("http://127.0.0.1:1/prefix", "apps", "secret")
     assert "secret" not in repr(found)
+    content = yaml.safe_dump(_config(token="secret"))
+    assert cluster.from_kubeconfig("", "", content=content).token() == "secret"
+    with pytest.raises(PlaceUnreachable, match="kubeconfig of the stack: context 'there'"):
+        cluster.from_kubeconfig("", "there", content=content)
 
 
 def test_a_login_command_is_run(tmp_path):
