@@ -19,7 +19,7 @@ import pytest
 from builders import certificates
 from scripts.localcloud import cluster, network
 
-pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(900)]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipway"
 ADDRESS = "198.51.100.8"
