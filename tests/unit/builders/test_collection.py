@@ -33,11 +33,11 @@ def gc(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     given = []
 
-    def run(*words, state=None, code=0):
+    def run(*words, state=None):
         monkeypatch.setattr(Stack, "load", lambda _self, *, secrets: state or _state())  # noqa: ARG005 - as it is called
         monkeypatch.setattr(registry, "collect", lambda options: given.append(options) or 0)
-        assert cli.main(["gc", *words]) == code
-        return given.pop() if given else None
+        assert cli.main(["gc", *words]) == 0
+        return given.pop()
 
     return run
 
