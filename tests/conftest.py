@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
-ON_THE_HOSTS_CLOUD = (
-    "tests/e2e/",
+CLOUDS = (
+    # Each has a local cloud with machines of its own, and comes before those that share one.
     "tests/integration/registry/collection/test_on_kubernetes.py",
-    "tests/integration/test_cluster.py",
-    "tests/integration/test_localcloud_cli.py",
-    "tests/integration/test_machines.py",
     "tests/integration/test_registry_on_cluster.py",
+    "tests/e2e/test_demo.py",
+    "tests/integration/test_cluster.py",
+    "tests/integration/test_machines.py",
+    "tests/integration/test_localcloud_cli.py",
+    # These share their process's; what takes longest is first here and above, so that no process is left alone with it.
+    "tests/e2e/test_main_job.py",
+    "tests/e2e/test_build.py",
+    "tests/e2e/test_buildkit.py",
+    "tests/e2e/test_colleague.py",
+    "tests/e2e/test_killed.py",
+    "tests/e2e/",
+    # No cloud, but minutes of one core.
+    "tests/integration/registry/test_three_writers.py",
 )
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 
 
-class _OneCloud(LoadScopeScheduling):
-    """Leave to one process what has machines of its own: a host bears one local cloud with machines at a time."""
+def _place(nodeid):
+    return next((place for place, start in enumerate(CLOUDS) if nodeid.startswith(start)), len(CLOUDS))
+
+
+def pytest_collection_modifyitems(items):
+    """Put first what has machines."""
+    items.sort(key=lambda item: _place(item.nodeid))
+
+
+class _FilesOfClouds(LoadScopeScheduling):
+    """Leave the tests of a file that has machines to one process, and hand out the others one by one."""
 
     def _split_scope(self, nodeid):
-        return "cloud" if nodeid.startswith(ON_THE_HOSTS_CLOUD) else nodeid
+        return nodeid.partition("::")[0] if _place(nodeid) < len(CLOUDS) else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Let several processes share the tests (`--numprocesses=2`); the cloud's, the largest share, begin first."""
-    return _OneCloud(config, log)
+    """Let several processes share the tests (`--numprocesses=2`), in the order above."""
+    config.option.loadscopereorder = False
+    return _FilesOfClouds(config, log)
+
+
+def pytest_xdist_setupnodes(specs):
+    """Give each process a host of its own: a host bears one local cloud with machines."""
+    for spec in specs:
+        spec.python = shlex.join([str(Path(__file__).parent / "host"), sys.executable])
 
 
 @pytest.fixture

@@ -361,9 +361,3 @@ def make_probe(tmp_path_factory):
         return binary.read_bytes()
 
     return make
-
-
-def pytest_collection_modifyitems(items):
-    """Put end-to-end tests last and the demo first of them: it has a local cloud of its own, and a host bears one."""
-    here = Path(__file__).parent
-    items.sort(key=lambda item: here in item.path.parents and 1 + (item.path.name != "test_demo.py"))

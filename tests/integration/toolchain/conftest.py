@@ -68,10 +68,11 @@ def _api_server(tmp_path_factory):
     ]  # fmt: skip
     server = [
         tools / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{client_port}", f"--secure-port={port}",
-        "--bind-address=127.0.0.1", f"--cert-dir={folder}/pki", f"--token-auth-file={folder}/tokens.csv",
-        "--authorization-mode=RBAC", f"--service-account-key-file={folder}/accounts.key",
-        f"--service-account-signing-key-file={folder}/accounts.key", "--service-cluster-ip-range=10.96.0.0/16",
-        "--service-account-issuer=https://kubernetes.default.svc", "--disable-admission-plugins=ServiceAccount",
+        "--bind-address=127.0.0.1", "--advertise-address=198.51.100.1",  # any: it would look for a default route
+        f"--cert-dir={folder}/pki", f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
+        f"--service-account-key-file={folder}/accounts.key", "--service-cluster-ip-range=10.96.0.0/16",
+        f"--service-account-signing-key-file={folder}/accounts.key", "--disable-admission-plugins=ServiceAccount",
+        "--service-account-issuer=https://kubernetes.default.svc",
     ]  # fmt: skip
     # What a delete waits for: dependents in the foreground, a claim that no pod uses, what is in a namespace.
     controllers = [
