@@ -35,6 +35,13 @@ SLIM = tuple(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc
 
 # Nothing that must differ between machines stays in the image; cloud-init makes it at the first boot.
 ANONYMOUS = 'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/hostname "$1"/var/lib/dbus/machine-id; : > "$1"/etc/machine-id'
+# Half of what the compiler's packages bring, and nothing that compiling C needs; a base image goes through every builder.
+SLENDER = (
+    'cd "$1" && rm -rf usr/bin/*-lto-dump-* usr/lib/gcc/*/*/lto1 usr/lib/gcc/*/*/plugin usr/lib/gcc/*/*/lib*san* '
+    "usr/lib/*/lib*san.so* usr/bin/*-ld.gold usr/bin/*-dwp usr/bin/*gp-* usr/bin/*gprof* usr/lib/*/*gprof* "
+    "usr/bin/perl5* usr/lib/*/libperl.so* usr/lib/*/perl usr/share/perl usr/share/perl5 usr/share/zoneinfo "
+    "var/lib/apt/lists/* var/cache/apt/*"
+)
 CLOUD_INIT = r"""
 printf 'datasource_list: [NoCloud]\nlocale: C.UTF-8\napt: {preserve_sources_list: true}\n' \
   > "$1"/etc/cloud/cloud.cfg.d/90-slipway.cfg
@@ -57,7 +64,8 @@ def machine_options(architecture: str, host: str) -> list[str]:
 
 def base_options(architecture: str) -> list[str]:
     """Return mmdebstrap's options for a base image with a C compiler."""
-    return ["--variant=essential", f"--arch={architecture}", f"--include={','.join(COMPILER)}", *SLIM]
+    compiler = f"--include={','.join(COMPILER)}"
+    return ["--variant=essential", f"--arch={architecture}", compiler, *SLIM, f"--customize-hook={SLENDER}"]
 
 
 def cluster_options(architecture: str) -> list[str]:
