@@ -11,14 +11,15 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
 CLOUDS = (
-    # Each has a local cloud with machines of its own, and comes before those that share one.
+    # Each has a local cloud with machines of its own, and comes before those that share one. The two that mostly wait for
+    # pods are far apart: something else has the cores meanwhile.
     "tests/integration/registry/collection/test_on_kubernetes.py",
-    "tests/integration/test_registry_on_cluster.py",
     "tests/e2e/test_demo.py",
     "tests/integration/test_cluster.py",
     "tests/integration/test_machines.py",
     "tests/integration/test_localcloud_cli.py",
-    # These share their process's; what takes longest is first here and above, so that no process is left alone with it.
+    "tests/integration/test_registry_on_cluster.py",
+    # These share their process's; what takes longest is first, so that no process is left alone with it.
     "tests/e2e/test_main_job.py",
     "tests/e2e/test_build.py",
     "tests/e2e/test_buildkit.py",
