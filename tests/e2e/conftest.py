@@ -201,6 +201,7 @@ class Machine:
             "PATH": PATH,
             "DOCKER_CONFIG": str(self.home / "docker"),
             "XDG_CONFIG_HOME": str(self.home / "config"),
+            "XDG_STATE_HOME": str(self.home / "lagging"),
             "XDG_CACHE_HOME": str(CACHE.parent),
             "SSL_CERT_DIR": f"/etc/ssl/certs:{self.registry.trust}",  # buildx joins the platforms' pushes itself
             "PULUMI_SKIP_UPDATE_CHECK": "1",

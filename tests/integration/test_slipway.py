@@ -126,6 +126,7 @@ def project(tmp_path, localcloud):
         "PATH": path, "PYTHONPATH": str(ROOT), "PULUMI_SKIP_UPDATE_CHECK": "1", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
         "PULUMI_HOME": f"{tmp_path}/pulumi", "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
         "PULUMI_CONFIG_PASSPHRASE": "test", "XDG_CACHE_HOME": f"{tmp_path}/cache", "XDG_CONFIG_HOME": f"{tmp_path}/config",
+        "XDG_STATE_HOME": f"{tmp_path}/lagging",
         "TMPDIR": f"{tmp_path}/temporary",
     }  # fmt: skip
     made = Project(folder=tmp_path / "project", environment=environment, cloud=localcloud)
