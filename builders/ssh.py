@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _DIAL_TIMEOUT_S = 5.0
 _HANDSHAKE_TIMEOUT_S = 20.0
+_ANSWER_S = 5.0  # before we give a command up the node tells that it waits for another one
 _LOGIN_GRACE_S = 30.0  # cloud-init may write authorized_keys after sshd has started
 _LONGEST_PAUSE_S = 2.0
 _CHUNK_BYTES = 1 << 20
@@ -113,7 +114,8 @@ class Connection:
     def _run(self, command: str, stdin: Iterable[bytes], timeout_s: float, *, alone: bool = False) -> str:
         deadline = time.monotonic() + timeout_s
         # The home folder is there to be locked on every machine, and locking it writes nothing.
-        turn = f"exec 9< ~ && flock -w {timeout_s:.0f} 9 || exit {_BUSY}; " if alone else ""
+        patience_s = max(0.0, timeout_s - _ANSWER_S)
+        turn = f"exec 9< ~ && flock -w {patience_s:.0f} 9 || exit {_BUSY}; " if alone else ""
         try:
             with self._transport.open_session(timeout=timeout_s) as channel:
                 channel.settimeout(timeout_s)
@@ -137,7 +139,7 @@ class Connection:
             )
         if alone and status == _BUSY:
             raise NodeNotReady(
-                f"node {self.node}: what an earlier run began there has not ended in {timeout_s:.0f} s",
+                f"node {self.node}: what an earlier run began there has not ended in {patience_s:.0f} s",
                 hint="wait for it, then run the same command again",
             )
         if status and _DISK_FULL in stderr:

@@ -121,7 +121,7 @@ def power(status, cloud):
         [server] = [each for each in cloud.listing("servers", "build") if "arm64" in each["name"]]
         cloud.act(server["id"], f"power{state}")
         nodes = {}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while nodes.get("arm64-1") is not (state == "on"):
             assert time.monotonic() < deadline
             time.sleep(0.5)
