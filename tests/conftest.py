@@ -26,10 +26,9 @@ CLOUDS = (
     "tests/e2e/test_colleague.py",
     "tests/e2e/test_killed.py",
     "tests/e2e/",
+    # No cloud, but minutes of one core.
+    "tests/integration/registry/test_three_writers.py",
 )
-LONGEST = "tests/integration/registry/test_three_writers.py"
-"""Minutes of one core."""
-CLOUDS_AT_ONCE = 2
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 
 
@@ -38,31 +37,21 @@ def _place(nodeid):
 
 
 def pytest_collection_modifyitems(items):
-    """Put first what has machines, and then what takes longest."""
-    items.sort(key=lambda item: (_place(item.nodeid), not item.nodeid.startswith(LONGEST)))
+    """Put first what has machines."""
+    items.sort(key=lambda item: _place(item.nodeid))
 
 
-class _Clouds(LoadScopeScheduling):
-    """Leave the tests of a file that has machines to one process, and hand out the others one by one.
-
-    Whoever comes after the first two processes begins with the others, and uses the time in which machines are waited for.
-    """
+class _FilesOfClouds(LoadScopeScheduling):
+    """Leave the tests of a file that has machines to one process, and hand out the others one by one."""
 
     def _split_scope(self, nodeid):
         return nodeid.partition("::")[0] if _place(nodeid) < len(CLOUDS) else nodeid
 
-    def _assign_work_unit(self, node):
-        if self.nodes.index(node) >= CLOUDS_AT_ONCE:
-            other = next((scope for scope in self.workqueue if _place(scope) == len(CLOUDS)), None)
-            if other:
-                self.workqueue.move_to_end(other, last=False)
-        super()._assign_work_unit(node)
-
 
 def pytest_xdist_make_scheduler(config, log):
-    """Let several processes share the tests (`--numprocesses=3`), in the order above."""
+    """Let several processes share the tests (`--numprocesses=2`), in the order above."""
     config.option.loadscopereorder = False
-    return _Clouds(config, log)
+    return _FilesOfClouds(config, log)
 
 
 def pytest_xdist_setupnodes(specs):
