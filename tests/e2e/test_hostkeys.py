@@ -16,7 +16,8 @@ def test_retirement_waits_for_a_configuration_that_is_being_written_and_refuses_
     """An emptied file for two seconds is nothing; a second HostKey is told, and the old key stays until it is gone."""
     node = make_node("amd64")
     with node.connect() as connection:
-        connection.run("cloud-init status --wait > /dev/null || true", timeout_s=120)  # it may restart sshd, in between too
+        # It may restart sshd, in between too.
+        connection.run("cloud-init status --wait > /dev/null || true", timeout_s=120)
         key = hostkeys.make_final(connection)
         connection.run(f"echo HostKey /etc/ssh/ssh_host_ed25519_key >> {CONFIG}")
         with pytest.raises(RemoteCommandFailed, match=f"{node.name}: .*sshd would serve: .*ssh_host_ed25519_key"):
