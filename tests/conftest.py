@@ -10,7 +10,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
-CLOUDS = (
+FIRST = (
     # Each has a local cloud with machines of its own, and comes before those that share one. The two that mostly wait for
     # pods are far apart: something else has the cores meanwhile.
     "tests/integration/registry/collection/test_on_kubernetes.py",
@@ -33,25 +33,25 @@ NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are take
 
 
 def _place(nodeid):
-    return next((place for place, start in enumerate(CLOUDS) if nodeid.startswith(start)), len(CLOUDS))
+    return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
 
 
 def pytest_collection_modifyitems(items):
-    """Put first what has machines."""
+    """Put first what has machines, and what takes minutes."""
     items.sort(key=lambda item: _place(item.nodeid))
 
 
-class _FilesOfClouds(LoadScopeScheduling):
-    """Leave the tests of a file that has machines to one process, and hand out the others one by one."""
+class _WholeFiles(LoadScopeScheduling):
+    """Leave the tests of a file above to one process, and hand out the others one by one."""
 
     def _split_scope(self, nodeid):
-        return nodeid.partition("::")[0] if _place(nodeid) < len(CLOUDS) else nodeid
+        return nodeid.partition("::")[0] if _place(nodeid) < len(FIRST) else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
     """Let several processes share the tests (`--numprocesses=2`), in the order above."""
     config.option.loadscopereorder = False
-    return _FilesOfClouds(config, log)
+    return _WholeFiles(config, log)
 
 
 def pytest_xdist_setupnodes(specs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builders import hostkeys
+from builders import hostkeys, readiness
 from builders.errors import HostKeyMismatch, RemoteCommandFailed
 
 pytestmark = [pytest.mark.root, pytest.mark.tools, pytest.mark.timeout(300)]
@@ -16,8 +16,7 @@ def test_retirement_waits_for_a_configuration_that_is_being_written_and_refuses_
     """An emptied file for two seconds is nothing; a second HostKey is told, and the old key stays until it is gone."""
     node = make_node("amd64")
     with node.connect() as connection:
-        # It may restart sshd, in between too.
-        connection.run("cloud-init status --wait > /dev/null || true", timeout_s=120)
+        readiness.wait_for_cloud_init(connection)  # it may restart sshd, in between too
         key = hostkeys.make_final(connection)
         connection.run(f"echo HostKey /etc/ssh/ssh_host_ed25519_key >> {CONFIG}")
         with pytest.raises(RemoteCommandFailed, match=f"{node.name}: .*sshd would serve: .*ssh_host_ed25519_key"):
