@@ -2,6 +2,7 @@
 
 The seed is what a cloud image finds at Hetzner: the user's data untouched, the keys for root. The rest makes a Debian fit for
 life in a container: units that would touch the host's kernel are masked, and control groups become writable for runc.
+Where the machine's programs are emulated, cloud-init is not: the interpreter that reads it is the host's.
 """
 
 from __future__ import annotations
@@ -79,10 +80,22 @@ _GO_UNDER_EMULATION = ("GODEBUG=asyncpreemptoff=1,cpu.aes=off", "GOMAXPROCS=1")
 AES instructions are emulated one by one: without them Go's TLS agrees on ChaCha20, at two and a half times the speed.
 """
 
+NATIVE = "/usr/lib/localcloud/native"
+"""Where an emulated machine has `/usr` of the host's architecture, with the same packages as its own."""
+
+_CLOUD_INIT_UNDER_EMULATION = f"""\
+#!/bin/sh
+# Python that is emulated takes 5 seconds for each of cloud-init's four stages, two thirds of the whole boot.
+native={NATIVE}
+loader=$(echo "$native"/lib/*-linux-gnu/ld-linux-*.so.*)
+exec "$loader" --library-path "${{loader%/*}}" "$native/bin/python3" "$native/bin/cloud-init" "$@"
+"""
+
 
 def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
-    """Render the files of a fresh disk: path below the root → text."""
+    """Render the files of a fresh disk: path below the root → text; what begins with #! is a program."""
     emulation = {
+        "usr/bin/cloud-init": _CLOUD_INIT_UNDER_EMULATION,
         "etc/systemd/system.conf.d/localcloud.conf": f"[Manager]\nDefaultEnvironment={' '.join(_GO_UNDER_EMULATION)}\n",
         "etc/environment": "".join(f"{variable}\n" for variable in _GO_UNDER_EMULATION),
     }

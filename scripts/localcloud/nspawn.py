@@ -60,6 +60,11 @@ def check_image(image: Path) -> None:
         raise MachineFailed(f"this host cannot run {image.name} programs: run scripts/setup") from None
 
 
+def is_emulated(spec: MachineSpec) -> bool:
+    """Tell whether the machine's programs are of another architecture than the host's."""
+    return os.uname().machine != _UNAME[spec.architecture]
+
+
 def make_disk(disk: Path, spec: MachineSpec, disks: tuple[str, ...] = ()) -> None:
     """Make a fresh disk, with `disks` beside `DISKS`; it appears under its name only when it is whole."""
     fresh = disk.with_suffix(".new")
@@ -67,18 +72,22 @@ def make_disk(disk: Path, spec: MachineSpec, disks: tuple[str, ...] = ()) -> Non
         shutil.rmtree(fresh)
     for name in ("upper", "work", "root", *DISKS, *disks):
         (fresh / name).mkdir(parents=True)
-    emulated = os.uname().machine != _UNAME[spec.architecture]
-    furnish(fresh, guest.render_files(spec, emulated=emulated), guest.render_links())
+    furnish(fresh, guest.render_files(spec, emulated=is_emulated(spec)), guest.render_links())
     (fresh / "upper/var/lib/cloud/seed/nocloud/user-data").chmod(0o600)
     fresh.rename(disk)
 
 
 def furnish(disk: Path, files: Mapping[str, str], links: Mapping[str, str]) -> None:
-    """Put files and symbolic links on the disk of a machine that is off, in place of what is there by their names."""
+    """Put files and symbolic links on the disk of a machine that is off, in place of what is there by their names.
+
+    Text that begins with #! is a program.
+    """
     for name, text in files.items():
         path = disk / "upper" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+        if text.startswith("#!"):
+            path.chmod(0o755)
     for name, target in links.items():
         path = disk / "upper" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,11 +59,12 @@ def test_units_that_touch_the_host_are_masked():
     assert render_links()["etc/systemd/system/systemd-binfmt.service"] == "/dev/null"
 
 
-def test_go_programs_are_kept_from_hanging_and_from_emulated_aes_where_they_are_emulated():
-    """A unit and a login both see it, and on its own architecture a machine is left as it is."""
+def test_what_emulation_makes_slow_or_hang_is_left_out_of_it():
+    """A unit and a login both see how Go is to run, cloud-init is native, and on its own architecture a machine is left as it is."""
     plain, emulated = (render_files(SPEC, emulated=emulated) for emulated in (False, True))
 
     added = {name: emulated[name] for name in emulated.keys() - plain.keys()}
+    assert '"$native/bin/cloud-init" "$@"' in added.pop("usr/bin/cloud-init")
     assert added == {
         "etc/systemd/system.conf.d/localcloud.conf": "[Manager]\nDefaultEnvironment=GODEBUG=asyncpreemptoff=1,cpu.aes=off GOMAXPROCS=1\n",
         "etc/environment": "GODEBUG=asyncpreemptoff=1,cpu.aes=off\nGOMAXPROCS=1\n",
