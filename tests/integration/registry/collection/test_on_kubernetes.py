@@ -38,6 +38,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slip
 NODE, PORT, SPACE = "198.51.100.8", 30500, "slipway-registry"
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 DAY = 86400
+NOW = ("--now", "--max-share", "100")  # two thirds of what `images` pushes is garbage, and there may be little else
 BOTH = pytest.mark.parametrize("registry", ["2.8", "3.1"], indirect=True)
 CONFIG = {
     "version": 0.1,
@@ -220,7 +221,7 @@ def images(registry, files):
 
 def _command(*options, kubeconfig):
     place = ("--kubeconfig", kubeconfig, "--namespace", SPACE, "--deployment", "registry")
-    return [sys.executable, "-m", "scripts.registry", "gc", f"{NODE}:{PORT}", "--plain-http", *place, "--now", *options]
+    return [sys.executable, "-m", "scripts.registry", "gc", f"{NODE}:{PORT}", "--plain-http", *place, *NOW, *options]
 
 
 @pytest.fixture
@@ -600,7 +601,7 @@ def test_a_job_with_these_rights_alone_collects(registry, kubectl, tmp_path):
     archive.write(tmp_path / "program.pyz")
     program = base64.b64encode((tmp_path / "program.pyz").read_bytes()).decode()
     command = ["python3", "/opt/slipway/slipway-registry.pyz", "gc", "registry:5000", "--plain-http", "--in-cluster"]
-    command += ["--deployment", "registry", "--now", "--format", "json"]
+    command += ["--deployment", "registry", *NOW, "--format", "json"]
     pod = {
         "serviceAccountName": "registry-gc",
         "restartPolicy": "Never",
