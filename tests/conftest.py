@@ -10,7 +10,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
-CLOUDS = (
+FIRST = (
     # Each has a local cloud with machines of its own, and comes before those that share one. The two that mostly wait for
     # pods are far apart: something else has the cores meanwhile.
     "tests/integration/registry/collection/test_on_kubernetes.py",
@@ -26,43 +26,32 @@ CLOUDS = (
     "tests/e2e/test_colleague.py",
     "tests/e2e/test_killed.py",
     "tests/e2e/",
+    # No cloud, but minutes of one core.
+    "tests/integration/registry/test_three_writers.py",
 )
-CLOUDS_AT_ONCE = 2
-LONGEST = "tests/integration/registry/test_three_writers.py"
-"""No cloud, but minutes of one core."""
 NodeManager.EXIT_TIMEOUT = 120  # after Ctrl-C too, machines and stacks are taken down before the processes end
 
 
 def _place(nodeid):
-    return next((place for place, start in enumerate(CLOUDS) if nodeid.startswith(start)), len(CLOUDS))
+    return next((place for place, start in enumerate(FIRST) if nodeid.startswith(start)), len(FIRST))
 
 
 def pytest_collection_modifyitems(items):
-    """Put first what has machines, and then what takes longest."""
-    items.sort(key=lambda item: (_place(item.nodeid), not item.nodeid.startswith(LONGEST)))
+    """Put first what has machines, and what takes minutes."""
+    items.sort(key=lambda item: _place(item.nodeid))
 
 
-class _Clouds(LoadScopeScheduling):
-    """Leave the tests of a file that has machines to one process, and hand out the others one by one.
-
-    Whoever comes after the first two processes begins with the others: something has the cores while machines are waited for.
-    """
+class _WholeFiles(LoadScopeScheduling):
+    """Leave the tests of a file above to one process, and hand out the others one by one."""
 
     def _split_scope(self, nodeid):
-        return nodeid.partition("::")[0] if _place(nodeid) < len(CLOUDS) else nodeid
-
-    def _assign_work_unit(self, node):
-        if self.nodes.index(node) >= CLOUDS_AT_ONCE:
-            other = next((scope for scope in self.workqueue if _place(scope) == len(CLOUDS)), None)
-            if other:
-                self.workqueue.move_to_end(other, last=False)
-        super()._assign_work_unit(node)
+        return nodeid.partition("::")[0] if _place(nodeid) < len(FIRST) else nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Let several processes share the tests (`--numprocesses=3`), in the order above."""
+    """Let several processes share the tests (`--numprocesses=2`), in the order above."""
     config.option.loadscopereorder = False
-    return _Clouds(config, log)
+    return _WholeFiles(config, log)
 
 
 def pytest_xdist_setupnodes(specs):
