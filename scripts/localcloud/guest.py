@@ -86,9 +86,16 @@ NATIVE = "/usr/lib/localcloud/native"
 _CLOUD_INIT_UNDER_EMULATION = f"""\
 #!/bin/sh
 # Python that is emulated takes 5 seconds for each of cloud-init's four stages, two thirds of the whole boot.
+# The host's is told what the machine is, for user data that asks.
 native={NATIVE}
 loader=$(echo "$native"/lib/*-linux-gnu/ld-linux-*.so.*)
-exec "$loader" --library-path "${{loader%/*}}" "$native/bin/python3" "$native/bin/cloud-init" "$@"
+exec "$loader" --library-path "${{loader%/*}}" "$native/bin/python3" -c '
+import os, runpy, sys
+machine, sys.argv = sys.argv[1], sys.argv[2:]
+uname = os.uname_result((*os.uname()[:4], machine))
+os.uname = lambda: uname
+runpy.run_path(sys.argv[0], run_name="__main__")
+' "$(uname -m)" "$native/bin/cloud-init" "$@"
 """
 
 

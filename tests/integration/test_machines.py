@@ -336,15 +336,16 @@ def test_a_missing_image_names_the_cure(spec, tmp_path):
 
 
 def test_an_arm_machine_has_an_arm_userland(cloud, spec, key):
-    """An ARM64 server says so itself, is fully up, and stops when asked."""
+    """An ARM64 server says so itself, also to user data that asks; it is fully up, and stops when asked."""
     arm = replace(spec, id=44, name="arm-1", architecture="arm", ipv4="198.51.100.44", ipv6_network=None)
 
     asyncio.run(cloud.start(arm))
     _first_boot(arm, key)
 
-    told = _ssh(arm, key, "uname -m; dpkg --print-architecture; systemctl is-system-running --wait").split()
+    asked = "uname -m; cloud-init query v1.machine; dpkg --print-architecture; systemctl is-system-running --wait"
+    told = _ssh(arm, key, asked).split()
     asyncio.run(cloud.stop(arm.id, graceful=True))
     console = (cloud.state / "machines/44/console.log").read_text(errors="replace")
-    assert told == ["aarch64", "arm64", "running"]
+    assert told == ["aarch64", "aarch64", "arm64", "running"]
     assert "Powering off" in console
     asyncio.run(cloud.delete(arm.id))
