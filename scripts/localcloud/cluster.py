@@ -30,7 +30,6 @@ MACHINE = 8
 """The node's number among the machines; those of servers are far above."""
 READY_DEADLINE_S = 90.0
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 RUNTIME = ("usr/bin/containerd", "usr/bin/containerd-shim-runc-v2", "usr/bin/ctr", "usr/sbin/runc")
 """What the node takes from Debian's packages."""
 
@@ -44,7 +43,7 @@ class Parts:
     @property
     def image(self) -> Path:
         """The machine image for this host's own architecture."""
-        return self.cache / "machines" / _ARCHITECTURES[os.uname().machine]
+        return self.cache / "machines" / nspawn.HOST_IMAGES[os.uname().machine]
 
     @property
     def shared(self) -> dict[str, Path]:

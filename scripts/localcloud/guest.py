@@ -80,6 +80,7 @@ _GO_UNDER_EMULATION = ("GODEBUG=asyncpreemptoff=1,cpu.aes=off", "GOMAXPROCS=1")
 AES instructions are emulated one by one: without them Go's TLS agrees on ChaCha20, at two and a half times the speed.
 """
 
+CLOUD_INIT = "usr/bin/cloud-init"
 NATIVE = "/usr/lib/localcloud/native"
 """Where an emulated machine has `/usr` of the host's architecture, with the same packages as its own."""
 
@@ -89,7 +90,7 @@ _CLOUD_INIT_UNDER_EMULATION = f"""\
 # The host's is told what the machine is, for user data that asks.
 native={NATIVE}
 loader=$(echo "$native"/lib/*-linux-gnu/ld-linux-*.so.*)
-exec "$loader" --library-path "${{loader%/*}}" "$native/bin/python3" -c '
+exec "$loader" --library-path "${{loader%/*}}" "$native/bin/python3" -P -c '
 import os, runpy, sys
 machine, sys.argv = sys.argv[1], sys.argv[2:]
 uname = os.uname_result((*os.uname()[:4], machine))
@@ -100,9 +101,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
-    """Render the files of a fresh disk: path below the root → text; what begins with #! is a program."""
+    """Render the files of a fresh disk: path below the root → text."""
     emulation = {
-        "usr/bin/cloud-init": _CLOUD_INIT_UNDER_EMULATION,
+        CLOUD_INIT: _CLOUD_INIT_UNDER_EMULATION,
         "etc/systemd/system.conf.d/localcloud.conf": f"[Manager]\nDefaultEnvironment={' '.join(_GO_UNDER_EMULATION)}\n",
         "etc/environment": "".join(f"{variable}\n" for variable in _GO_UNDER_EMULATION),
     }

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from scripts.localcloud import cgroups, guest, network, nspawn, private_networks
+from scripts.localcloud import cgroups, network, nspawn, private_networks
 from scripts.localcloud.commands import CommandFailed
 from scripts.localcloud.hypervisor import FirewallRule, MachineFailed, MachineSpec, PrivateAddress
 
@@ -108,11 +108,6 @@ class Machines:
             return
         image = self.images / DEBIAN_ARCHITECTURE[spec.architecture]
         nspawn.check_image(image)
-        shared = {}
-        if nspawn.is_emulated(spec):
-            native = self.images / DEBIAN_ARCHITECTURE["arm" if spec.architecture == "x86" else "x86"]
-            nspawn.check_image(native)
-            shared[guest.NATIVE] = native / "usr"
         self._stop(spec.id, graceful=False)
         folder = self._folder(spec.id)
         if not (folder / "disk").exists():
@@ -120,7 +115,7 @@ class Machines:
         self._save(spec)
         network.attach(spec)
         private_networks.sync(spec)
-        process = nspawn.launch(spec, image, folder, shared=shared)
+        process = nspawn.launch(spec, image, folder)
         try:
             nspawn.wait_running(spec, process, folder / "console.log")
         except MachineFailed:

@@ -28,6 +28,9 @@ BOOT_DEADLINE_S = 20.0
 SETTLE_S = 0.5
 """A machine that breaks at once does so within this time after PID 1 has started."""
 
+HOST_IMAGES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The name of the image of the host's own architecture, by what its kernel calls that."""
+
 _UNAME = {"x86": "x86_64", "arm": "aarch64"}
 
 _LAUNCH = """\
@@ -74,20 +77,17 @@ def make_disk(disk: Path, spec: MachineSpec, disks: tuple[str, ...] = ()) -> Non
         (fresh / name).mkdir(parents=True)
     furnish(fresh, guest.render_files(spec, emulated=is_emulated(spec)), guest.render_links())
     (fresh / "upper/var/lib/cloud/seed/nocloud/user-data").chmod(0o600)
+    if is_emulated(spec):
+        (fresh / "upper" / guest.CLOUD_INIT).chmod(0o755)
     fresh.rename(disk)
 
 
 def furnish(disk: Path, files: Mapping[str, str], links: Mapping[str, str]) -> None:
-    """Put files and symbolic links on the disk of a machine that is off, in place of what is there by their names.
-
-    Text that begins with #! is a program.
-    """
+    """Put files and symbolic links on the disk of a machine that is off, in place of what is there by their names."""
     for name, text in files.items():
         path = disk / "upper" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        if text.startswith("#!"):
-            path.chmod(0o755)
     for name, target in links.items():
         path = disk / "upper" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,12 +108,15 @@ def launch(
     `disks` are those that `make_disk` was told; `shared` are files and folders of this host, by their path inside, read-only.
     """
     disk = folder / "disk"
+    inside = dict(shared or {})
+    if is_emulated(spec):
+        inside[guest.NATIVE] = image.with_name(HOST_IMAGES[os.uname().machine]) / "usr"
     nspawn = [
         *("--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"),
         *("--capability=all", "--system-call-filter=@mount @keyring bpf", "--console=read-only"),
         f"--network-namespace-path={network.NAMESPACES / network.namespace_of(spec.id)}",
         *(f"--bind={disk / path}:/{path}" for path in (*DISKS, *disks)),
-        *(f"--bind-ro={path}:{inside}" for inside, path in (shared or {}).items()),
+        *(f"--bind-ro={path}:{place}" for place, path in inside.items()),
         *("-M", f"{network.PREFIX}{spec.id}", f"--hostname={spec.name}", "-D", str(disk / "root"), "-b"),
     ]
     joins = [str(path) for path in cgroups.create(spec.id)]

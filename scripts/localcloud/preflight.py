@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from scripts.localcloud import network
+from scripts.localcloud import network, nspawn
 from scripts.localcloud.commands import CommandFailed, run
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def check_tools() -> None:
 
 
 def check_images(images: Path) -> tuple[str, ...]:
-    """Give the architectures that have no machine image; refuse when none has one."""
+    """Give the architectures that have no machine image; refuse when the host's own has none, which emulated ones need too."""
     missing = tuple(name for name in ARCHITECTURES if not (images / name / "usr").is_dir())
-    if missing == ARCHITECTURES:
-        raise HostUnfit(f"no machine image in {images} (run scripts/setup)")
+    own = nspawn.HOST_IMAGES.get(os.uname().machine)
+    if missing == ARCHITECTURES or own in missing:
+        raise HostUnfit(f"no machine image of this host's architecture in {images} (run scripts/setup)")
     return missing
 
 

@@ -38,9 +38,7 @@ def python_steps(layout: Layout) -> list[Step]:
         uv = find_uv() or own_uv
         note = layout.venv / NOTE
         note.unlink(missing_ok=True)
-        # An `up` starts five processes, each of which would compile the same packages where Python may not keep what it has
-        # compiled (PYTHONDONTWRITEBYTECODE, another user's folder): more than half of the processor time of an `up`.
-        where = {"VIRTUAL_ENV": str(layout.venv), "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE": "1"}
+        where = {"VIRTUAL_ENV": str(layout.venv), "UV_PYTHON_DOWNLOADS": "never", **COMPILED}
         if not (layout.venv / "bin" / "python").exists():
             log.run([uv, "venv", "--clear", "--python", sys.executable, layout.venv], environment=where)
         for arguments in (["sync", "requirements.txt"], ["install", "--no-deps", "-e", "."]):
@@ -77,10 +75,16 @@ def python_steps(layout: Layout) -> list[Step]:
 NOTE = ".slipway-lock"
 """In the environment: what it was made from, written last."""
 
+COMPILED = {"UV_COMPILE_BYTECODE": "1"}
+"""An `up` starts five processes, each of which would compile the same packages where Python may not keep what it has compiled
+(PYTHONDONTWRITEBYTECODE, another user's folder): more than half of the processor time of an `up`.
+"""
+
 
 def lock_key(checkout: Path) -> str:
     """Return the key of what the environment is made from."""
-    return digest(*((checkout / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")))
+    files = [(checkout / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
+    return digest(*files, *COMPILED)
 
 
 def shell_exports(layout: Layout, environment: Mapping[str, str], *, own_plugins: bool) -> str:

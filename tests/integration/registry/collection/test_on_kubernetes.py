@@ -582,6 +582,17 @@ def test_more_than_one_replica_is_refused(collect, kubectl):
     assert "it has 2 replicas" in done.stderr
 
 
+def test_a_collection_that_would_delete_too_much_is_refused(registry, files, collect):
+    """Before anything is deleted, and the registry takes pushes afterwards."""
+    before = files.blobs()
+
+    done = collect("--max-share", "1", check=False)
+
+    assert (done.returncode, "more than 1%; nothing was deleted" in done.stderr) == (1, True)
+    assert files.blobs() == before
+    assert _writable(registry)
+
+
 def test_a_roll_that_somebody_else_has_begun_is_waited_for(collect, kubectl, files):
     """Of two pods neither is the one to collect in."""
     kubectl("rollout", "restart", "deployment/registry")
