@@ -50,6 +50,7 @@ _PROOFS = 3
 _BATCH = 512
 _BACKUP_KIB = 128
 """What a backup of a tag takes at most, in files of a few hundred bytes, by the blocks of a disk."""
+_READINGS = 3
 _PROVE_S, _RESTORE_S, _PAUSE_S = 30.0, 120.0, 0.5
 _QUIET_PAUSE_S = 2.0
 
@@ -127,22 +128,38 @@ class Collection:
 
     def _mark(self, server: Server, *, known: Store | None = None) -> tuple[Store, Plan]:
         """Read the storage and plan; StoreDamaged where something is wrong with it."""
-        self._say("reading the storage")
-        store = reading.read(self._storage(server), known=known.references if known else None)
-        store.repositories.pop(HOLD, None)
-        damages = damage.find(store, grace_s=self._order.rules.grace_s)
-        if damages:
-            raise StoreDamaged(
-                f"the registry's storage is damaged in {len(damages)} {'places' if len(damages) > 1 else 'place'}; "
-                "nothing was collected",
-                damages=damages,
-                hint=f"the commands are for {server.folder}, while nobody pushes; then run this again",
-            )
+        store = self._undamaged(server, known)
         found = plan(store, self._order.rules)
         self._report.blobs_before = len(store.blobs)
         self._report.bytes_before = sum(each.size for each in store.blobs.values())
         gate.check_share(len(found.frees), len(store.blobs), largest=self._order.largest_share)
         return store, found
+
+    def _undamaged(self, server: Server, known: Store | None) -> Store:
+        """Read the storage. While pushes go on, only what was wrong each time is damage.
+
+        No reading is of one moment: of a push that ends meanwhile it may have the tag, and not yet the manifest's link.
+        """
+        self._say("reading the storage")
+        lasting: Sequence[damage.Damage] = ()
+        for number in range(1 if server.until else _READINGS):
+            if number:
+                seen = f"{lasting[0].where}: {lasting[0].what}"
+                self._say(f"reading it again, as a push may be going on ({seen})")
+                time.sleep(_PAUSE_S)
+            store = reading.read(self._storage(server), known=known.references if known else None)
+            store.repositories.pop(HOLD, None)
+            found = damage.find(store, grace_s=self._order.rules.grace_s)
+            lasting = [each for each in found if not number or each in lasting]
+            if not lasting:
+                return store
+            known = store
+        raise StoreDamaged(
+            f"the registry's storage is damaged in {len(lasting)} {'places' if len(lasting) > 1 else 'place'}; "
+            "nothing was collected",
+            damages=tuple(lasting),
+            hint=f"the commands are for {server.folder}, while nobody pushes; then run this again",
+        )
 
     def _back_up(self, server: Server, store: Store, found: Plan, policy: Policy) -> None:
         """Back up every tag that has no backup of what it names, and what lost its tag and had a platform that the tag lacks."""

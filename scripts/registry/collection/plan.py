@@ -62,7 +62,7 @@ class Plan:
 
 
 def plan(store: Store, rules: Rules) -> Plan:
-    """Plan a collection of a storage without damage."""
+    """Plan a collection of a storage without damage; while pushes go on, one that takes what they have not finished for absent."""
     young = store.now - rules.grace_s
     kept: dict[tuple[str, str], str] = {}
     kept_tags: dict[tuple[str, str], str] = {}

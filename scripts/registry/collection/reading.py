@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from scripts.registry.collection import commands, store
@@ -20,19 +21,24 @@ _BATCH_BYTES = 64 << 20
 def read(place: Place, *, known: Mapping[str, References] | None = None) -> Store:
     """Return the storage's value; manifests in `known`, from an earlier reading, are not read again.
 
-    Files that vanish while they are listed (a deletion goes on) make it begin again, twice at most.
+    What changes while it is read (a deletion, a push of 2.8, which writes files in place) makes it begin again, twice at
+    most.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
-        done = place.sh(commands.LIST)
-        if done.code == 0:
-            break
-        if attempt == _ATTEMPTS:
-            raise StoreUnreadable(
-                f"the registry's storage, {place.name}: it cannot be listed ({done.said})",
-                hint="see that the registry's user may read all of it",
-            )
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(StoreUnreadable):
+            return _read(place, known or {})
+    return _read(place, known or {})
+
+
+def _read(place: Place, known: Mapping[str, References]) -> Store:
+    done = place.sh(commands.LIST)
+    if done.code:
+        raise StoreUnreadable(
+            f"the registry's storage, {place.name}: it cannot be listed ({done.said})",
+            hint="see that the registry's user may read all of it",
+        )
     found = store.parse(done.text)
-    found.references.update((digest, each) for digest, each in (known or {}).items() if digest in found.blobs)
+    found.references.update((digest, each) for digest, each in known.items() if digest in found.blobs)
     pending = dict(found.to_read(found.references))
     while pending:
         batch: dict[str, int] = {}

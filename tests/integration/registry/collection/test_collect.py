@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -114,6 +117,33 @@ def test_damage_stops_it_before_anything_is_done(kept, kept_files, collect):
     assert kept_files.blobs() == before
     assert kept.process is process
     assert _writable(kept)
+
+
+def test_what_a_push_leaves_for_a_moment_is_no_damage(kept, kept_files, collect):
+    """Each reading finds a tag whose link is not written yet, as beside pushes to 2.8, and each time another."""
+    for number in range(30):
+        kept.push_image("other", AMD64, tag=f"push-{number}")
+    links = [kept_files.tag("other", f"push-{number}") / "current/link" for number in range(30)]
+    collected = threading.Event()
+
+    def push():
+        for link in itertools.cycle(links):
+            written = link.read_text()
+            link.write_text("")
+            collected.wait(0.2)
+            link.write_text(written)
+            if collected.is_set():
+                return
+
+    with ThreadPoolExecutor() as client:
+        pushing = client.submit(push)
+        try:
+            said = collect(kept, "--dry-run").stderr
+        finally:
+            collected.set()
+    pushing.result()
+
+    assert "reading it again, as a push may be going on (other:push-" in said
 
 
 def test_too_large_a_share_stops_it(kept, kept_files, collect):

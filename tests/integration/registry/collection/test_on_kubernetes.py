@@ -114,7 +114,7 @@ def kubectl(kubeconfig):
             text=True,
             check=False,
         )
-        assert not check or done.returncode == 0, done.stderr
+        assert not check or done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
     return run
@@ -234,7 +234,7 @@ def collect(kubeconfig):
             cwd=ROOT, env={**os.environ, "DOCKER_CONFIG": "/nonexistent"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
-        assert not check or done.returncode == 0, done.stderr
+        assert not check or done.returncode == 0, done.stderr + done.stdout
         return done
 
     return run
