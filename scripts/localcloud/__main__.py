@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.localcloud import cgroups, cluster, instance, kubernetes, machines, network, preflight
+from scripts.localcloud import cgroups, cluster, instance, kubernetes, machines, network, nspawn, preflight
 from scripts.localcloud.commands import CommandFailed
 from scripts.localcloud.hypervisor import Hypervisor, MachineFailed, NoMachines
 from scripts.localcloud.settings import DEFAULT_TOKEN, Settings
@@ -294,7 +294,7 @@ def _machines(state: Path) -> list[dict[str, Any]]:
         {
             "id": spec.id,
             "name": spec.name,
-            "architecture": machines.DEBIAN_ARCHITECTURE[spec.architecture],
+            "architecture": nspawn.IMAGES[spec.architecture],
             "pid": cgroups.init_pid(spec.id),
             "ipv4": spec.ipv4,
             "ipv6_network": spec.ipv6_network,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import ssl
 import time
 from contextlib import closing
@@ -43,7 +42,7 @@ class Parts:
     @property
     def image(self) -> Path:
         """The machine image for this host's own architecture."""
-        return self.cache / "machines" / nspawn.HOST_IMAGES[os.uname().machine]
+        return self.cache / "machines" / nspawn.host_image()
 
     @property
     def shared(self) -> dict[str, Path]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-DEBIAN_ARCHITECTURE = {"x86": "amd64", "arm": "arm64"}
 SHUTDOWN_DEADLINE_S = 30.0
 
 
@@ -106,7 +105,7 @@ class Machines:
             private_networks.sync(spec)
             self._save(spec)
             return
-        image = self.images / DEBIAN_ARCHITECTURE[spec.architecture]
+        image = self.images / nspawn.IMAGES[spec.architecture]
         nspawn.check_image(image)
         self._stop(spec.id, graceful=False)
         folder = self._folder(spec.id)

@@ -28,10 +28,8 @@ BOOT_DEADLINE_S = 20.0
 SETTLE_S = 0.5
 """A machine that breaks at once does so within this time after PID 1 has started."""
 
-HOST_IMAGES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""The name of the image of the host's own architecture, by what its kernel calls that."""
-
-_UNAME = {"x86": "x86_64", "arm": "aarch64"}
+IMAGES = {"x86": "amd64", "arm": "arm64"}
+"""The name of each architecture's image, which is Debian's name of it, by the API's."""
 
 _LAUNCH = """\
 set -e
@@ -65,7 +63,13 @@ def check_image(image: Path) -> None:
 
 def is_emulated(spec: MachineSpec) -> bool:
     """Tell whether the machine's programs are of another architecture than the host's."""
-    return os.uname().machine != _UNAME[spec.architecture]
+    return IMAGES[spec.architecture] != host_image()
+
+
+def host_image() -> str:
+    """Return the name of the image of the host's own architecture."""
+    kernel = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(kernel, kernel)
 
 
 def make_disk(disk: Path, spec: MachineSpec, disks: tuple[str, ...] = ()) -> None:
@@ -110,7 +114,7 @@ def launch(
     disk = folder / "disk"
     inside = dict(shared or {})
     if is_emulated(spec):
-        inside[guest.NATIVE] = image.with_name(HOST_IMAGES[os.uname().machine]) / "usr"
+        inside[guest.NATIVE] = image.with_name(host_image()) / "usr"
     nspawn = [
         *("--quiet", "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off"),
         *("--capability=all", "--system-call-filter=@mount @keyring bpf", "--console=read-only"),

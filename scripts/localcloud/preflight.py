@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOOLS = ("ip", "nft", "nsenter", "systemd-nspawn", "unshare")
-ARCHITECTURES = ("amd64", "arm64")
 
 
 class HostUnfit(Exception):
@@ -43,10 +42,10 @@ def check_tools() -> None:
 
 def check_images(images: Path) -> tuple[str, ...]:
     """Give the architectures that have no machine image; refuse when the host's own has none, which emulated ones need too."""
-    missing = tuple(name for name in ARCHITECTURES if not (images / name / "usr").is_dir())
-    own = nspawn.HOST_IMAGES.get(os.uname().machine)
-    if missing == ARCHITECTURES or own in missing:
-        raise HostUnfit(f"no machine image of this host's architecture in {images} (run scripts/setup)")
+    missing = tuple(name for name in nspawn.IMAGES.values() if not (images / name / "usr").is_dir())
+    own = nspawn.host_image()
+    if own in missing or own not in nspawn.IMAGES.values():
+        raise HostUnfit(f"no machine image of this host's architecture, {own}, in {images} (run scripts/setup)")
     return missing
 
 

@@ -261,7 +261,7 @@ def test_missing_images_and_tools_name_the_cure(state, tmp_path):
     """What `scripts/setup` makes is asked for by its name."""
     images = tmp_path / "slipway/machines"
     no_images = _refused("up", "--state", str(state), *PORTS, XDG_CACHE_HOME=str(tmp_path))
-    foreign = {"x86_64": "arm64", "aarch64": "amd64"}[os.uname().machine]
+    own, foreign = {"x86_64": ("amd64", "arm64"), "aarch64": ("arm64", "amd64")}[os.uname().machine]
     (images / foreign / "usr").mkdir(parents=True)
     one_image = _refused("up", "--state", str(state), *PORTS, XDG_CACHE_HOME=str(tmp_path))
     no_tools = _refused("up", "--state", str(state), *PORTS, PATH=str(tmp_path))
@@ -269,7 +269,7 @@ def test_missing_images_and_tools_name_the_cure(state, tmp_path):
     no_network = _refused("cluster", "--state", str(state))
 
     assert no_network == "localcloud: the local cloud has no network yet: python -m scripts.localcloud up"
-    told = f"localcloud: no machine image of this host's architecture in {images} (run scripts/setup)"
+    told = f"localcloud: no machine image of this host's architecture, {own}, in {images} (run scripts/setup)"
     assert (no_images, one_image) == (told, told)
     assert no_tools == ("localcloud: not on PATH: ip, nft, nsenter, systemd-nspawn, unshare (run scripts/setup)")
 
