@@ -46,9 +46,13 @@ _SAFE = {"GET", "HEAD"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How registries are reached. Plain HTTP is for loopback, unless `plain_http`; never where a `ca` is named."""
+    """How registries are reached. `ca` alone is trusted, or the files that `authorities` has for a host beside the system's.
+
+    Plain HTTP is for loopback, unless `plain_http`; never where one of them is there.
+    """
 
     ca: str = ""
+    authorities: Callable[[str], Sequence[str]] = lambda _host: ()
     plain_http: bool = False
     timeout_s: float = 30.0
     credentials: Callable[[str], Credentials | None] = lambda _host: None
@@ -75,7 +79,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._sites: dict[str, _Site] = {}
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
         self._closed = False
         self.requests = 0
         self.rounds = 0
@@ -277,10 +281,14 @@ class Client:
     def _connect(self, site: _Site, host: str) -> http.client.HTTPConnection:
         if not site.secure:
             return http.client.HTTPConnection(host, timeout=self._settings.timeout_s)
+        own = self._authorities(host)
         with site.lock if not site.lock.locked() else _Nothing():
-            if self._context is None:
-                self._context = _tls(self._settings.ca)
-        return http.client.HTTPSConnection(host, timeout=self._settings.timeout_s, context=self._context)
+            if own not in self._contexts:
+                self._contexts[own] = _tls(self._settings.ca, own)
+        return http.client.HTTPSConnection(host, timeout=self._settings.timeout_s, context=self._contexts[own])
+
+    def _authorities(self, host: str) -> tuple[str, ...]:
+        return () if self._settings.ca else tuple(self._settings.authorities(host))
 
     def _site(self, host: str) -> _Site:
         if host not in self._sites:
@@ -290,7 +298,7 @@ class Client:
     def _secure(self, host: str) -> bool:
         if self._settings.plain_http:
             return False
-        return bool(self._settings.ca) or not _is_loopback(host)
+        return bool(self._settings.ca) or not _is_loopback(host) or bool(self._authorities(host))
 
     def _log_in(self, site: _Site, request: Request, refused: Response) -> bool:
         """Do as a 401 asks; False: there is nothing that we could do."""
@@ -326,7 +334,9 @@ class Client:
         said = getattr(reason, "verify_message", "") or getattr(reason, "strerror", "") or str(reason) or repr(reason)
         hint = "see that its name and port are right and that it runs"
         if "certificate" in str(reason).lower():
-            hint = "name its authority's certificate: --ca FILE"
+            hint = (
+                f"name its authority's certificate: --ca FILE, or give it to Docker: /etc/docker/certs.d/{host}/ca.crt"
+            )
         elif "WRONG_VERSION_NUMBER" in str(reason):
             said, hint = "it does not speak TLS", "--plain-http, if that is meant to be"
         return RegistryUnreachable(f"{host}: no answer ({' '.join(said.split())})", hint=hint)
@@ -364,14 +374,18 @@ class _Nothing:
     def __exit__(self, *_: object) -> None: ...
 
 
-def _tls(ca: str) -> ssl.SSLContext:
+def _tls(ca: str, authorities: Sequence[str]) -> ssl.SSLContext:
     import ssl
 
+    named = f"--ca {ca}"
     try:
-        return ssl.create_default_context(cafile=ca or None)
+        context = ssl.create_default_context(cafile=ca or None)
+        for named in authorities:
+            context.load_verify_locations(cafile=named)
     except (OSError, ssl.SSLError) as error:
         said = error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate"
-        raise RegistryUnreachable(f"--ca {ca}: it cannot be read ({said})") from error
+        raise RegistryUnreachable(f"{named}: it cannot be read ({said})") from error
+    return context
 
 
 def _is_loopback(host: str) -> bool:

@@ -134,6 +134,7 @@ def new_client(options: argparse.Namespace, host: str) -> Client:
     return Client(
         Settings(
             ca=options.ca,
+            authorities=_authorities,
             plain_http=options.plain_http,
             credentials=known,
             debug=debug,
@@ -168,6 +169,12 @@ def _stored(host: str) -> Credentials | None:
     from scripts.registry import credentials
 
     return credentials.load(host, os.environ)
+
+
+def _authorities(host: str) -> list[str]:
+    from scripts.registry import credentials
+
+    return credentials.authorities(host, os.environ)
 
 
 def add_connection(

@@ -1,4 +1,4 @@
-"""Credentials as Docker keeps them: config.json, credential helpers, or what the user typed.
+"""Credentials and trust as Docker keeps them: config.json, credential helpers, certs.d, or what the user typed.
 
 What a secret is stays inside a `Credentials`: it has no text form, and only the HTTP door looks into it.
 """
@@ -60,11 +60,26 @@ def load(host: str, environment: Mapping[str, str]) -> Credentials | None:
     return next((found for entry in entries if (found := _stored(entry, host, path))), None)
 
 
+def authorities(host: str, environment: Mapping[str, str]) -> list[str]:
+    """Return the files of the authorities that Docker trusts for a registry beside the system's.
+
+    The daemon reads /etc/docker, a rootless one ~/.config/docker, and Docker Desktop takes over what is in ~/.docker
+    (docs.docker.com, "Verify repository client with certificates": they are merged with the system's).
+    """
+    home = _home(environment)
+    places = (Path("/etc/docker"), home / ".config/docker", home / ".docker")
+    return [str(path) for place in places for path in sorted((place / "certs.d" / host).glob("*.crt"))]
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    # A container may run as a user without a name and a home: it has no logins.
+    return Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - this one never fails
+
+
 def _folder(environment: Mapping[str, str]) -> Path:
     if named := environment.get("DOCKER_CONFIG"):
         return Path(named)
-    # A container may run as a user without a name and a home: it has no logins.
-    return Path(environment.get("HOME") or os.path.expanduser("~")) / ".docker"  # noqa: PTH111 - this one never fails
+    return _home(environment) / ".docker"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -251,8 +251,8 @@ def test_a_merge_logs_in_once_for_requests_side_by_side(guarded, slipway):
     assert done.stdout.startswith(guarded.host)
 
 
-def test_tls_with_an_authority_of_ones_own(new_registry, slipway, tmp_path):
-    """Refused without --ca, with a hint; taken with it; never tried as plain HTTP."""
+def test_tls_with_an_authority_of_ones_own(new_registry, slipway, tmp_path, monkeypatch):
+    """Refused without --ca; taken with it, or where Docker trusts it for this host; never tried as plain HTTP."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
          "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem",
@@ -267,8 +267,17 @@ def test_tls_with_an_authority_of_ones_own(new_registry, slipway, tmp_path):
     taken = slipway("inspect", server.name("app", "1"), "--ca", tmp_path / "ca.pem")
     plain = slipway("inspect", server.name("app", "1"), check=False)
     none = slipway("inspect", server.name("app", "1"), "--ca", tmp_path / "none.pem", check=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trust = tmp_path / ".docker/certs.d" / server.host
+    trust.mkdir(parents=True)
+    (trust / "ca.crt").write_bytes((tmp_path / "ca.pem").read_bytes())
+    trusted = slipway("inspect", server.name("app", "1"))
+    (trust / "broken.crt").write_text("no certificate")
+    broken = slipway("inspect", server.name("app", "1"), check=False)
 
     assert "linux/amd64" in taken.stdout
+    assert trusted.stdout == taken.stdout
+    assert f"{trust}/broken.crt: it cannot be read (it holds no certificate)" in broken.stderr
     assert plain.returncode == 1
     assert "none.pem: it cannot be read" in none.stderr
 
