@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_path
 
-from builders.errors import BuildxFailed
+from builders.errors import BuildxFailed, InvalidSetting
 from builders.platforms import Platform, parse_platform
 
 if TYPE_CHECKING:
@@ -164,7 +164,11 @@ def _node(record: dict[str, Any]) -> Node | None:
     platforms = record.get("Platforms") or []
     if len(platforms) != 1:
         return None
-    return Node(name=record["Name"], endpoint=record["Endpoint"], platform=parse_platform(platforms[0]))
+    try:
+        platform = parse_platform(platforms[0])
+    except InvalidSetting:
+        return None
+    return Node(name=record["Name"], endpoint=record["Endpoint"], platform=platform)
 
 
 def _command() -> list[str]:
@@ -190,6 +194,9 @@ def _run(*arguments: str) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise BuildxFailed(f"buildx {arguments[0]}: no answer within {_COMMAND_TIMEOUT_S} s") from error
+    if done.returncode and "unknown flag: --timeout" in done.stderr:  # buildx has it since 0.32
+        place = arguments.index("--timeout")
+        return _run(*arguments[:place], *arguments[place + 2 :])
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         reason = lines[-1].removeprefix("ERROR: ") if lines else "it said nothing"

@@ -137,6 +137,40 @@ def test_a_strangers_builder_of_the_same_name_is_left_alone(folder):
     assert "tcp://127.0.0.1:1" in _buildx("inspect", "dev", "--timeout", "1ns")
 
 
+def test_a_strangers_builder_may_be_of_a_platform_that_hetzner_has_not(folder):
+    """It is told apart like any other, and other builders can be registered beside it."""
+    _buildx(
+        *("create", "--name", "dev", "--timeout", "1ns", "--driver", "remote", "--platform", "linux/riscv64"),
+        "tcp://127.0.0.1:1",
+    )
+
+    with pytest.raises(BuildxFailed, match=r"^builder dev: buildx knows another builder of this name$"):
+        buildx.register("dev", [ARM], folder)
+    buildx.unregister("dev")
+
+    assert "linux/riscv64" in _buildx("inspect", "dev", "--timeout", "1ns")
+
+
+def test_a_buildx_without_the_timeout_flag_serves(folder, tmp_path, monkeypatch):
+    """It came with 0.32; before that the nodes' own answers are waited for as long as buildx does."""
+    old = tmp_path / "old" / "buildx"
+    old.parent.mkdir()
+    old.write_text(
+        f"""#!/bin/sh
+for each; do [ "$each" != --timeout ] || {{ echo 'ERROR: unknown flag: --timeout' >&2; exit 1; }}; done
+exec {shutil.which("buildx")} "$@"
+"""
+    )
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:/usr/bin:/bin")
+    dead = buildx.Node(name="amd64-1", endpoint="tcp://127.0.0.1:9", platform=Platform("linux", "amd64"))
+
+    buildx.register("dev", [dead], folder)
+    assert buildx.find("dev") == (dead,)
+    buildx.unregister("dev")
+    assert buildx.find("dev") is None
+
+
 def test_unregistering_twice_is_no_error(folder):
     """What is absent is what was asked for."""
     buildx.register("dev", [ARM], folder)
