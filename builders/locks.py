@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _LOCKED = "the stack is currently locked by"
 _HOLDER = re.compile(r"created by (?P<user>.+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
 
@@ -37,8 +39,18 @@ def parse_locks(stderr: str) -> tuple[Lock, ...]:
 
 
 def is_dead(lock: Lock) -> bool:
-    """Tell whether the holder was a process of this host that is gone; of other hosts nothing can be told."""
-    return lock.host == socket.gethostname() and not _is_engine(lock.pid)
+    """Tell whether the holder was a process of this user and host that is gone; of others nothing can be told.
+
+    Containers may share a host's name, and each sees its own processes alone: from within one nothing can be told either.
+    """
+    here = (pwd.getpwuid(os.getuid()).pw_name, socket.gethostname())
+    return (lock.user, lock.host) == here and _sees_all_processes() and not _is_engine(lock.pid)
+
+
+def _sees_all_processes() -> bool:
+    with suppress(OSError):  # no Linux: no such namespaces
+        return Path("/proc/self/ns/pid").readlink().name == _FIRST_NAMESPACE
+    return True
 
 
 def _is_engine(pid: int) -> bool:
