@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from builders import refusals, registration
-from builders.errors import StackFailed
+from builders.errors import BuilderError, StackFailed
 from builders.hetzner import Hetzner
 from builders.stack import Locked
 
@@ -89,7 +89,10 @@ class Lifecycle:
     def _unregister(self, before: State) -> None:
         """Undo the registrations of this machine that a killed run never recorded; the recorded ones went with the stack."""
         for builder in before.registered():
-            registration.unregister(builder)
+            try:
+                registration.unregister(builder, of=before.authority)
+            except BuilderError as error:  # whatever is wrong with buildx here, the servers must go
+                self.report(f"{builder} is still in this machine's buildx: {error}")
 
     def _sweep(self, before: State, orphans: tuple[Kept, ...]) -> None:
         cloud = self._cloud()
@@ -133,10 +136,15 @@ class Lifecycle:
         self._remove_orphans(state)
 
     def _remove_orphans(self, state: State) -> bool:
+        """Remove what a killed run left, unless another run is at work: what that makes was pending in the state before."""
         if not state.identities:
             return False
         cloud = self._cloud()
-        orphans = state.orphans(_bearing(state, cloud))
+        bearing = _bearing(state, cloud)
+        if not state.orphans(bearing):
+            return False
+        state = self.stack.load()
+        orphans = () if state.pending else state.orphans(bearing)
         for orphan in orphans:
             self._remove(cloud, orphan)
         return bool(orphans)

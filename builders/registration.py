@@ -64,10 +64,15 @@ def is_current(builder: str, endpoints: Sequence[Endpoint], authority: str, *, n
     )
 
 
-def unregister(builder: str) -> None:
-    """Remove the builder and its credentials; what is absent is no error."""
-    buildx.unregister(builder)
-    credentials.remove(builder)
+def unregister(builder: str, *, of: str | None = None) -> None:
+    """Remove the builder and its credentials; what is absent, or not of the authority `of`, is left as it is."""
+    held = credentials.read(builder)
+    if of and held and held.authority.strip() != of.strip():
+        return
+    try:
+        buildx.unregister(builder)
+    finally:
+        credentials.remove(builder)
 
 
 def _serves(leaf: Leaf, authority: str, now: datetime) -> bool:

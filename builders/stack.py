@@ -47,20 +47,16 @@ _CURES = (
         "pulumi is not logged in to a state backend",
         "pulumi login file://FOLDER (or s3://BUCKET), or export PULUMI_BACKEND_URL",
     ),
-    (
-        "Another update is currently in progress",
-        "another update of this stack is in progress",
-        "wait for it; if its process is dead: pulumi cancel",
-    ),
 )
 
 
 class Locked(StackFailed):
-    """Somebody else works on the stack, or died while doing so."""
+    """Somebody else works on the stack, or died while doing so; Pulumi Cloud does not say who."""
 
-    def __init__(self, locks: tuple[Lock, ...]) -> None:
+    def __init__(self, locks: tuple[Lock, ...] = ()) -> None:
+        holders = ", ".join(map(str, locks))
         super().__init__(
-            f"the stack is locked by {', '.join(map(str, locks))}",
+            f"the stack is locked by {holders}" if locks else "another update of this stack is in progress",
             hint="wait for that run to end; if it is dead: pulumi cancel",
         )
         self.locks = locks
@@ -68,7 +64,7 @@ class Locked(StackFailed):
     @property
     def dead(self) -> bool:
         """Whether every holder was a process of this host that is gone."""
-        return all(is_dead(lock) for lock in self.locks)
+        return bool(self.locks) and all(is_dead(lock) for lock in self.locks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +174,8 @@ def _environment() -> dict[str, str]:
 def _failure(stderr: str) -> StackFailed:
     if locks := parse_locks(stderr):
         return Locked(locks)
+    if "Another update is currently in progress" in stderr:  # Pulumi Cloud, with 409
+        return Locked()
     lines = [
         line.removeprefix("error: ") for line in stderr.splitlines() if line.strip() and not line.startswith("warning")
     ]

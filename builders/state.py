@@ -107,6 +107,12 @@ class State:
         names = [each.inputs.get("builder") for each in (*self.resources, *self.pending) if each.type == _BUILDX]
         return tuple(sorted({name for name in names if name} | {name for name, _ in self.builders().builders}))
 
+    @property
+    def authority(self) -> str | None:
+        """The certificate of the stack's authority, None before it has one."""
+        found = (each.outputs.get("certificate") for each in self.resources if each.type == _AUTHORITY)
+        return next((each for each in found if each), None)
+
     def output(self, name: str) -> str:
         """Return a text output; raise StackFailed where the stack has never come so far as to have it."""
         value = self.outputs.get(name)

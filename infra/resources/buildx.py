@@ -6,6 +6,7 @@ runs `up`, the builder is registered there and nothing else changes.
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from builders import registration
 from builders.certificates import Authority
+from builders.errors import BuilderError
 from builders.inventory import Endpoint
 from infra.resources.shell import Shell, changed, plainly
 
@@ -58,9 +60,11 @@ class _BuildxBuilderProvider(Shell):
         _register(news)
         return UpdateResult(outs=news)
 
-    @plainly
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        registration.unregister(props["builder"])
+        try:
+            registration.unregister(props["builder"], of=props["authority"])
+        except BuilderError as error:  # whatever is wrong with buildx here, the servers must go
+            sys.stderr.write(f"{props['builder']} is still in this machine's buildx: {error}\n")
 
 
 class BuildxBuilder(Resource, module="slipway", name="BuildxBuilder"):

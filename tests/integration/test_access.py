@@ -16,8 +16,9 @@ import pytest
 from builders import access, buildx, certificates, cli, credentials, greeting, registration, status
 from builders.certificates import Authority
 from builders.errors import BuildxFailed, InvalidSetting, NodeUnreachable, StackFailed
-from builders.inventory import Bundle
+from builders.inventory import Bundle, Endpoint
 from builders.state import State
+from infra.resources.buildx import _BuildxBuilderProvider
 
 pytestmark = [
     pytest.mark.tools,
@@ -198,6 +199,34 @@ def test_another_stacks_builder_of_the_same_name_is_not_taken_over(authority):
     )  # fmt: skip
     with pytest.raises(BuildxFailed, match="buildx knows another builder of this name"):
         access.connect_operator(state, now=NOW)
+
+
+def test_taking_down_ones_own_stack_leaves_another_stacks_builder_of_the_same_name(authority):
+    """Also where its own registration was refused for that; what is its own goes."""
+    mine = certificates.create_authority("slipway-dev", now=NOW, days=100)
+    provider = _BuildxBuilderProvider()
+    leaf = certificates.issue_client(authority, "ada", now=NOW, days=1)
+    registration.register("dev", [Endpoint(endpoint="tcp://127.0.0.1:9", **NODE)], authority.certificate, leaf)
+
+    provider.delete("dev", {"builder": "dev", "authority": mine.certificate})
+    assert (credentials.builders(), buildx.find("dev") is None) == (("dev",), False)
+
+    provider.delete("dev", {"builder": "dev", "authority": authority.certificate})
+    assert (credentials.builders(), buildx.find("dev")) == ((), None)
+
+
+def test_where_buildx_is_gone_the_rest_of_a_stack_can_be_taken_down(authority, monkeypatch, capsys):
+    """It is told, and the credentials go; a server that stayed for it would go on costing."""
+    leaf = certificates.issue_client(authority, "ada", now=NOW, days=1)
+    registration.register("dev", [Endpoint(endpoint="tcp://127.0.0.1:9", **NODE)], authority.certificate, leaf)
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+    _BuildxBuilderProvider().delete("dev", {"builder": "dev", "authority": authority.certificate})
+
+    assert capsys.readouterr().err == (
+        "dev is still in this machine's buildx: buildx: neither `docker buildx` nor `buildx` can be run\n"
+    )
+    assert credentials.builders() == ()
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a b", "a" * 64, "a/b", "../a"])

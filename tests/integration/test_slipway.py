@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -260,6 +261,36 @@ def test_a_running_update_is_named_and_not_disturbed(project):
     assert other.returncode == 0, err
 
 
+def test_an_update_that_pulumi_cloud_names_is_not_disturbed(project):
+    """Its refusal names no holder; what the other run has ordered and not recorded yet stays."""
+    project.slipway("up")
+    httpx.post(
+        f"{project.cloud.endpoint}/primary_ips",
+        headers={"Authorization": f"Bearer {project.cloud.token}"},
+        json={"name": "just-made", "type": "ipv4", "location": "fsn1", "labels": {"slipway-id": "a1b2c3"}},
+    ).raise_for_status()
+    cloud = project.folder.parent / "cloud" / "pulumi"
+    cloud.parent.mkdir()
+    cloud.write_text(
+        f"""#!/bin/sh
+for each; do
+	case $each in up | destroy) echo 'error: [409] Conflict: Another update is currently in progress.' >&2; exit 255 ;; esac
+done
+exec {shutil.which("pulumi", path=project.environment["PATH"])} "$@"
+"""
+    )
+    cloud.chmod(0o755)
+    path = f"{cloud.parent}:{project.environment['PATH']}"
+
+    for verb in (["up"], ["down", "--yes"]):
+        _, err = project.slipway(*verb, code=1, PATH=path)
+        assert err.splitlines()[-2:] == [
+            "error: another update of this stack is in progress",
+            "hint: wait for that run to end; if it is dead: pulumi cancel",
+        ]
+    assert "just-made" in project.names()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_engine_in_order(project, number):
     """The step under way is finished and recorded, the lock released; exit code 130, and the next run goes on."""
@@ -404,6 +435,23 @@ def test_whose_process_lives_is_told_by_its_name_and_state():
     assert is_dead(lock(ended.pid))
     assert is_dead(lock(os.getpid()))  # a Python, not pulumi
     assert not is_dead(lock(ended.pid, "another.example"))
+    assert not is_dead(dataclasses.replace(lock(ended.pid), user="somebody"))
+
+
+def test_a_lock_of_another_container_is_left_alone():
+    """It may bear this host's name and a process number that is only not seen from here."""
+    ask = f"""if True:
+        from builders.locks import Lock, is_dead
+        print(is_dead(Lock(user={_user()!r}, host={socket.gethostname()!r}, pid=99999999, since="")))
+    """
+
+    def told(*within):
+        return subprocess.run(
+            [*within, sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+
+    assert told().stdout == "True\n"
+    assert told("unshare", "--pid", "--fork", "--mount-proc").stdout == "False\n"
 
 
 def _user():
