@@ -31,6 +31,9 @@ try:
 except BuilderError as error:
     raise pulumi.RunError(f"{error}\n  {error.hint}" if error.hint else str(error)) from None
 
+for spare in plan.spare_addresses(planned):
+    pulumi.log.info(f"{spare} is kept, though no builder has it any more; docs/operate.md tells how to give it up")
+
 fleet = Fleet(planned, wanted, tarballs)
 
 pulumi.export("id", fleet.authority.identity)

@@ -12,7 +12,7 @@ from builders.errors import BuilderError, InvalidSetting, OutOfStock
 from builders.placement import Ladder, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from builders.hetzner import Cloud
@@ -22,7 +22,22 @@ if TYPE_CHECKING:
 
 MAX_SERVER_NAME = 63  # of the API: a host name's label
 _STACK = re.compile(r"[A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*")  # what may stand in a host name and in a label's value
-MAY_MOVE = timedelta(minutes=30)  # an address younger than this, of a server that was refused, was never handed out
+_KINDS = ("ipv4", "ipv6")
+MAY_MOVE = timedelta(
+    minutes=30
+)  # an address younger than this, in a place that is sold out, was most likely never handed out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressPlan:
+    """A node's primary IPs, by kind; `spare` are kept though the settings want them no more."""
+
+    node: str
+    server_name: str
+    location: str
+    kinds: tuple[str, ...]
+    spare: tuple[str, ...]
+    moves: bool  # the one on record is in another location and is given up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +50,7 @@ class NodePlan:
     server_type: str
     location: str
     exists: bool
-    address_moves: bool  # the address on record is in another location and is given up
+    address: AddressPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,7 @@ class Plan:
     name: str  # of everything in the Hetzner project: slipway-<stack>
     labels: Mapping[str, str]
     nodes: tuple[NodePlan, ...]
+    retired: tuple[AddressPlan, ...]  # of nodes that the settings want no more
     registrations: Mapping[str, tuple[str, ...]]  # buildx builder → its nodes, one per platform
 
 
@@ -87,8 +103,16 @@ def make(
         raise _joined(problems)
     base = settings.builder_name or name
     return Plan(
-        name=name, labels=labels(project, stack), nodes=tuple(nodes), registrations=plan_registrations(base, nodes)
-    )
+        name=name, labels=labels(project, stack), nodes=tuple(nodes),
+        retired=_retired(settings, name, cloud, {node.name for node in nodes}),
+        registrations=plan_registrations(base, nodes),
+    )  # fmt: skip
+
+
+def spare_addresses(plan: Plan) -> list[str]:
+    """Return the names of the primary IPs that are kept and serve no builder."""
+    addresses = (*(node.address for node in plan.nodes), *plan.retired)
+    return [f"{each.server_name}-{kind}" for each in addresses for kind in each.spare]
 
 
 def commands(plan: Plan) -> list[str]:
@@ -123,32 +147,57 @@ def _node(
     now: datetime,
 ) -> NodePlan:
     server_name = f"{stack_name}-{node}"
-    server = cloud.server(server_name)
-    if server is not None:
-        place = (server.server_type or "", server.location or "")
+    kinds = ("ipv6",) if settings.address == "ipv6" else _KINDS
+
+    def planned(server_type: str, location: str, *, exists: bool, moves: bool) -> NodePlan:
+        address = AddressPlan(
+            node=node, server_name=server_name, location=location, kinds=kinds,
+            spare=_spare(settings, cloud, server_name, kinds), moves=moves,
+        )  # fmt: skip
         return NodePlan(
             name=node, server_name=server_name, platform=builder.platform,
-            server_type=place[0], location=place[1], exists=True, address_moves=False,
+            server_type=server_type, location=location, exists=exists, address=address,
         )  # fmt: skip
-    kept = next((ip for ip in (cloud.primary_ip(f"{server_name}-{kind}") for kind in ("ipv4", "ipv6")) if ip), None)
-    bound = kept is not None and (kept.created is None or now - kept.created > MAY_MOVE)
-    offer = choose(
-        Ladder(
-            builder=builder.name,
-            platform=builder.platform,
-            types=builder.types,
-            locations=builder.locations,
-            max_price_hourly=settings.max_price_hourly,
-        ),
-        cloud.offers,
-        refusals,
-        kept_location=kept.location if kept and bound else None,
+
+    server = cloud.server(server_name)
+    if server is not None:
+        return planned(server.server_type or "", server.location or "", exists=True, moves=False)
+    kept = next((ip for ip in (cloud.primary_ip(f"{server_name}-{kind}") for kind in _KINDS) if ip), None)
+    ladder = Ladder(
+        builder=builder.name,
+        platform=builder.platform,
+        types=builder.types,
+        locations=builder.locations,
+        max_price_hourly=settings.max_price_hourly,
     )
-    return NodePlan(
-        name=node, server_name=server_name, platform=builder.platform,
-        server_type=offer.server_type, location=offer.location, exists=False,
-        address_moves=kept is not None and kept.location != offer.location,
-    )  # fmt: skip
+    try:
+        offer = choose(ladder, cloud.offers, refusals, kept_location=kept.location if kept else None)
+    except OutOfStock:
+        if kept is None or kept.created is None or now - kept.created > MAY_MOVE:
+            raise
+        offer = choose(ladder, cloud.offers, refusals)
+    moves = kept is not None and kept.location != offer.location
+    return planned(offer.server_type, offer.location, exists=False, moves=moves)
+
+
+def _spare(settings: Settings, cloud: Cloud, server_name: str, kinds: Collection[str]) -> tuple[str, ...]:
+    """Return the kinds of primary IPs that are there beside those wanted, and protected: only who unprotects them gives them up."""
+    if not settings.protect or settings.address == "ephemeral":
+        return ()
+    return tuple(each for each in _KINDS if each not in kinds and cloud.primary_ip(f"{server_name}-{each}"))
+
+
+def _retired(settings: Settings, stack_name: str, cloud: Cloud, nodes: Collection[str]) -> tuple[AddressPlan, ...]:
+    name = re.compile(rf"({re.escape(stack_name)}-(.+))-ipv[46]")
+    found = (name.fullmatch(each.name) for each in cloud.existing if each.kind == "primary_ip")
+    gone = sorted({(match[2], match[1]) for match in found if match and match[2] not in nodes})
+    return tuple(
+        AddressPlan(node=node, server_name=server_name, location=location, kinds=(), spare=spare, moves=False)
+        for node, server_name in gone
+        if (spare := _spare(settings, cloud, server_name, ()))
+        and (ip := cloud.primary_ip(f"{server_name}-{spare[0]}"))
+        and (location := ip.location)
+    )
 
 
 def _joined(problems: list[BuilderError]) -> BuilderError:

@@ -22,36 +22,29 @@ if TYPE_CHECKING:
 
     from pulumi import Input
 
-    from infra.plan import NodePlan
+    from infra.plan import AddressPlan, NodePlan
     from infra.resources.keys import Authority
     from infra.settings import Settings
 
 
-class Address(ComponentResource):
-    """A node's primary IPs, made before its server so that the whole fleet's are known to every guard."""
+class PrimaryIps(ComponentResource):
+    """A node's primary IPs, `ips` by their kind."""
 
     def __init__(
-        self, node: NodePlan, settings: Settings, *, labels: Mapping[str, Input[str]], opts: ResourceOptions
+        self, plan: AddressPlan, settings: Settings, *, labels: Mapping[str, Input[str]], opts: ResourceOptions
     ) -> None:
-        super().__init__("slipway:index:Address", node.name, None, opts)
-        protect = settings.protect and settings.address != "ephemeral" and not node.address_moves
-        self.ipv4: hcloud.PrimaryIp | None = None
-        if settings.address != "ipv6":
-            self.ipv4 = self._primary_ip(node, "ipv4", labels, protect=protect)
-        self.ipv6 = self._primary_ip(node, "ipv6", labels, protect=protect)
-        self.ipv6_address = self.ipv6.ip_network.apply(lambda network: f"{network.partition('/')[0]}1")
-        self.main = self.ipv4.ip_address if self.ipv4 else self.ipv6_address
-        self.all = Output.all(*([self.ipv4.ip_address] if self.ipv4 else []), self.ipv6_address)
-        self.register_outputs({"main": self.main})
+        super().__init__("slipway:index:Address", plan.node, None, opts)
+        protect = settings.protect and settings.address != "ephemeral" and not plan.moves
+        self.ips = {kind: self._primary_ip(plan, kind, labels, protect=protect) for kind in (*plan.kinds, *plan.spare)}
 
     def _primary_ip(
-        self, node: NodePlan, kind: str, labels: Mapping[str, Input[str]], *, protect: bool
+        self, plan: AddressPlan, kind: str, labels: Mapping[str, Input[str]], *, protect: bool
     ) -> hcloud.PrimaryIp:
         return hcloud.PrimaryIp(
-            f"{node.name}-{kind}",
-            name=f"{node.server_name}-{kind}",
+            f"{plan.node}-{kind}",
+            name=f"{plan.server_name}-{kind}",
             type=kind,
-            location=node.location,
+            location=plan.location,
             auto_delete=False,
             assignee_type="server",
             labels=labels,
@@ -61,6 +54,21 @@ class Address(ComponentResource):
                 delete_before_replace=True,
             ),
         )  # fmt: skip
+
+
+class Address(PrimaryIps):
+    """Where a node is reached; made before its server so that the whole fleet's are known to every guard."""
+
+    def __init__(
+        self, plan: AddressPlan, settings: Settings, *, labels: Mapping[str, Input[str]], opts: ResourceOptions
+    ) -> None:
+        super().__init__(plan, settings, labels=labels, opts=opts)
+        self.ipv4 = self.ips["ipv4"] if "ipv4" in plan.kinds else None
+        self.ipv6 = self.ips["ipv6"]
+        self.ipv6_address = self.ipv6.ip_network.apply(lambda network: f"{network.partition('/')[0]}1")
+        self.main = self.ipv4.ip_address if self.ipv4 else self.ipv6_address
+        self.all = Output.all(*([self.ipv4.ip_address] if self.ipv4 else []), self.ipv6_address)
+        self.register_outputs({"main": self.main})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

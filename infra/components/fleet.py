@@ -8,7 +8,7 @@ import pulumi_hcloud as hcloud
 from pulumi import ComponentResource, Output, ResourceOptions
 
 from builders.inventory import BUILDKIT_PORT
-from infra.components.builder import Address, Builder, Shared
+from infra.components.builder import Address, Builder, PrimaryIps, Shared
 from infra.resources.buildx import BuildxBuilder
 from infra.resources.keys import Authority, SshKeyPair
 
@@ -51,7 +51,9 @@ class Fleet(ComponentResource):
             labels=labels,
             tarballs=tarballs,
         )
-        addresses = {node.name: Address(node, settings, labels=labels, opts=child) for node in plan.nodes}
+        addresses = {node.name: Address(node.address, settings, labels=labels, opts=child) for node in plan.nodes}
+        for retired in plan.retired:
+            PrimaryIps(retired, settings, labels=labels, opts=child)
         builders = {
             node.name: Builder(
                 node,

@@ -40,3 +40,26 @@ def test_its_address_is_kept_for_nothing_and_comes_back(operator):
 
     operator.run("slipway", "up")
     assert operator.outputs()["builders"] == before
+
+
+def test_the_address_of_a_builder_that_is_dropped_is_kept_and_comes_back(operator, cloud):
+    """It is protected, so a program without it could not be run; `up` says that it serves nobody."""
+
+    def up(count):
+        operator.run("pulumi", "config", "set", "--path", "slipway:builders[0].count", count)
+        return operator.run("slipway", "up").stdout
+
+    def addresses():
+        return {node["name"]: node["address"] for node in operator.outputs()["nodes"]}
+
+    up(2)
+    before = addresses()
+    told = up(1)
+
+    assert "slipway-six-amd64-2-ipv6 is kept, though no builder has it any more" in told
+    assert [each["name"] for each in cloud.listing("servers", "six")] == ["slipway-six-amd64-1"]
+    assert sorted(each["name"] for each in cloud.listing("primary_ips", "six")) == [
+        f"slipway-six-amd64-{slot}-ipv6" for slot in (1, 2)
+    ]
+    up(2)
+    assert addresses() == before

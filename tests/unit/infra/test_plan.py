@@ -93,7 +93,7 @@ def test_a_kept_address_binds_a_new_server_to_its_location():
     """Between releases only the address is left; the next server goes where it is."""
     node = _plan(_settings(1), _kept("primary_ip", "slipway-dev-arm64-1-ipv4", "hel1")).nodes[0]
 
-    assert (node.location, node.exists, node.address_moves) == ("hel1", False, False)
+    assert (node.location, node.exists, node.address.moves) == ("hel1", False, False)
 
 
 def test_an_old_address_is_never_given_up_for_stock_elsewhere():
@@ -112,7 +112,41 @@ def test_an_address_of_a_refused_order_moves_with_the_next_rung():
 
     node = _plan(_settings(1), address, offers=offers).nodes[0]
 
-    assert (node.location, node.address_moves) == ("fsn1", True)
+    assert (node.location, node.address.moves) == ("fsn1", True)
+
+
+def test_a_young_address_stays_where_there_is_a_server_for_it():
+    """An invitation may have been written for it; that an earlier rung is free again is no reason to move."""
+    address = _kept("primary_ip", "slipway-dev-arm64-1-ipv4", "hel1", age=timedelta(minutes=5))
+    offers = (_offer("cax11", "fsn1"), _offer("cax11", "hel1"))
+
+    node = _plan(_settings(1), address, offers=offers).nodes[0]
+
+    assert (node.location, node.address.moves) == ("hel1", False)
+
+
+def test_the_addresses_of_a_node_that_is_wanted_no_more_are_kept():
+    """They are protected, so the engine would refuse to delete what the program left out; unprotected ones go."""
+    existing = [
+        _kept("primary_ip", f"slipway-dev-arm64-{slot}-{kind}", "hel1") for slot in (1, 2) for kind in ("ipv4", "ipv6")
+    ]
+
+    made = _plan(_settings(1), *existing)
+
+    assert made.nodes[0].address.spare == ()
+    assert [(each.node, each.location, each.spare) for each in made.retired] == [("arm64-2", "hel1", ("ipv4", "ipv6"))]
+    assert plan.spare_addresses(made) == ["slipway-dev-arm64-2-ipv4", "slipway-dev-arm64-2-ipv6"]
+    for change in ({"protect": False}, {"address": "ephemeral"}):
+        assert _plan(replace(_settings(1), **change), *existing).retired == ()
+
+
+def test_an_ipv4_that_is_wanted_no_more_is_kept():
+    """As above, where `keep` becomes `ipv6`."""
+    existing = [_kept("primary_ip", f"slipway-dev-arm64-1-{kind}", "hel1") for kind in ("ipv4", "ipv6")]
+
+    address = _plan(replace(_settings(1), address="ipv6"), *existing).nodes[0].address
+
+    assert (address.kinds, address.spare) == (("ipv6",), ("ipv4",))
 
 
 def test_shortages_of_several_builders_are_told_together():
