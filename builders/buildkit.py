@@ -7,12 +7,16 @@ what is installed comes last.
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import json
 import secrets
 import shlex
+import shutil
 import tarfile
+import tempfile
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -53,6 +57,7 @@ _GUNZIP = (
     "command -v python3 > /dev/null || exec gzip -dc; exec python3 -c "
     "'import gzip, shutil, sys; shutil.copyfileobj(gzip.open(sys.stdin.buffer), sys.stdout.buffer, 1 << 20)'"
 )
+_UNREACHABLE = {6, 7, 28}  # curl(1): no such host, no connection, no answer in time
 _ORPHAN_TIMEOUT_S = 300  # for what an earlier run, whose connection broke, still does there
 _RESTART_TIMEOUT_S = buildkit_config.STOP_TIMEOUT_MIN * 60 + 150
 
@@ -268,12 +273,36 @@ def _download(connection: Connection, wanted: BuildKit, target: str) -> None:
         )
     except RemoteCommandFailed as error:
         if error.exit_status == 66:
-            reason = f"does not have the sha256 on record ({wanted.sha256[:12]}…)"
-        else:
-            reason = f"cannot be downloaded ({error.stderr.strip() or error})"
-        raise TransferRefused(
-            f"node {connection.node}: {wanted.tarball} {reason}", hint="correct slipway:buildkit, the URL or its sha256"
-        ) from error
+            raise _refused(connection, wanted, _mismatch(wanted)) from error
+        said = error.stderr.strip() or str(error)
+        if error.exit_status not in _UNREACHABLE:
+            raise _refused(connection, wanted, f"cannot be downloaded ({said})") from error
+        _carry(connection, wanted, target, said)
+
+
+def _carry(connection: Connection, wanted: BuildKit, target: str, said: str) -> None:
+    """Download here and copy: a node with IPv6 alone does not reach a host that has IPv4 alone, as github.com has."""
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        path = Path(folder) / "buildkit.tar.gz"
+        try:
+            with urllib.request.urlopen(wanted.tarball, timeout=60) as answer, path.open("wb") as file:  # noqa: S310 - the user's own URL
+                shutil.copyfileobj(answer, file)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _refused(connection, wanted, f"cannot be downloaded ({said}), nor here ({error})") from error
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted.sha256:
+                raise _refused(connection, wanted, _mismatch(wanted))
+        connection.upload(path, target, sha256=wanted.sha256)
+
+
+def _mismatch(wanted: BuildKit) -> str:
+    return f"does not have the sha256 on record ({wanted.sha256[:12]}…)"
+
+
+def _refused(connection: Connection, wanted: BuildKit, reason: str) -> TransferRefused:
+    return TransferRefused(
+        f"node {connection.node}: {wanted.tarball} {reason}", hint="correct slipway:buildkit, the URL or its sha256"
+    )
 
 
 def _unpack(connection: Connection, wanted: BuildKit, tarball: str) -> None:

@@ -11,6 +11,8 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -360,6 +362,26 @@ def test_a_tarball_is_downloaded_by_the_machine_where_it_is_a_url(spare, files, 
         _install(connection, node, tarball=f"{files}/none")
     assert buildkit.observe(connection) is None
     assert _install(connection, node, tarball=url).version == "v0.32.2"
+
+
+@pytest.mark.parametrize("node", ["amd64"], indirect=True)
+def test_a_tarball_that_the_machine_cannot_reach_is_carried_over(spare, node):
+    """As from a host that has IPv4 alone to a node that has IPv6 alone; here it is a host that only this machine reaches."""
+    node, connection = spare
+    folder = Path(node.wanted().tarball).parent
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        tarball = f"{url}/{Path(node.wanted().tarball).name}"
+        _wipe(connection)
+
+        with pytest.raises(TransferRefused, match=rf"{url}/none cannot be downloaded \(curl: .*\), nor here \(.*404"):
+            _install(connection, node, tarball=f"{url}/none")
+        with pytest.raises(TransferRefused, match="does not have the sha256 on record"):
+            _install(connection, node, tarball=tarball, sha256="0" * 64)
+        assert _install(connection, node, tarball=tarball).version == "v0.32.2"
+        server.shutdown()
 
 
 def test_a_failure_of_cloud_init_is_shown(make_node):
