@@ -172,7 +172,7 @@ def _sign(  # noqa: PLR0917 - a private function with one call for each kind of 
     if end <= now:
         raise InvalidCertificate(
             f"the authority of the stack ended on {issuer.not_valid_after_utc:%Y-%m-%d} and can sign nothing more",
-            hint="replace it: `pulumi up --replace` with the authority's URN, then invite everybody again",
+            hint="replace it, as docs/operate.md tells (Certificates), and invite everybody again",
         )
     builder = (
         _builder(_subject(name), issuer.subject, key, now, end)

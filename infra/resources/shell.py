@@ -32,7 +32,7 @@ class Failed(Exception):
 
 
 def plainly(method: _F) -> _F:
-    """Turn a BuilderError into its one line, hint included."""
+    """Turn a BuilderError into its one line, hint included, and what the system refused into its own."""
 
     @wraps(method)
     def told(*args: Any, **kwargs: Any) -> Any:
@@ -40,8 +40,10 @@ def plainly(method: _F) -> _F:
             return method(*args, **kwargs)
         except BuilderError as error:
             reason = f"{error}; {error.hint}" if error.hint else str(error)
-            _tell(reason)
-            raise Failed(reason) from None
+        except OSError as error:  # a folder of this user that cannot be written, a full disk
+            reason = str(error)
+        _tell(reason)
+        raise Failed(reason) from None
 
     return cast("_F", told)
 

@@ -149,3 +149,15 @@ def test_a_foreseeable_failure_is_one_line_with_its_hint():
 
     assert str(caught.value) == "node arm64-1: no SSH connection; is it running"
     assert caught.value.__cause__ is None
+
+
+def test_what_the_system_refuses_is_one_line_too(tmp_path):
+    """As where the user's configuration cannot be written."""
+
+    class Provider(Shell):
+        @plainly
+        def create(self, _props):
+            (tmp_path / "none" / "key.pem").write_text("")
+
+    with pytest.raises(Failed, match=rf"^\[Errno 2\] No such file or directory: '{tmp_path}/none/key.pem'$"):
+        Provider().create({})
