@@ -28,7 +28,7 @@ _STORE = "/var/lib/registry"
 _CONFIG_FOLDER, _TLS_FOLDER, _USERS_FOLDER = "/etc/slipway/registry", "/etc/slipway/tls", "/etc/slipway/users"
 _PROGRAM_FOLDER, _LOGIN_FOLDER, _CA_FOLDER = "/opt/slipway", "/etc/slipway/login", "/etc/slipway/ca"
 _DRAIN_S = 30  # a push under way goes on for so long after the pod was told to end
-_API_PORTS = (443, 6443, 8443)  # of API servers behind their Service, as distributions have them
+_API_PORTS = (443, 6443, 8443, 16443)  # of API servers behind their Service, as distributions have them
 _APPLIED = "slipway/applied"
 
 
@@ -77,6 +77,7 @@ class Objects:
         http: dict[str, Any] = {
             "addr": f":{PORT}",
             "headers": {"X-Content-Type-Options": ["nosniff"]},
+            "relativeurls": True,  # what ends TLS in front of it may not tell that there was TLS
             "draintimeout": f"{_DRAIN_S}s",
             "debug": {"addr": f"127.0.0.1:{METRICS_PORT}", "prometheus": {"enabled": True, "path": "/metrics"}},
         }
@@ -116,11 +117,13 @@ class Objects:
         probe = {"httpGet": {"path": "/", "port": PORT, "scheme": "HTTPS" if self.setting.pod_ends_tls else "HTTP"}}
         secret = {"secretKeyRef": {"name": HTTP, "key": "secret"}}
         serve = ["registry", "serve", f"{_CONFIG_FOLDER}/config.yml"]
+        theirs = self.setting.pod_ends_tls and self.setting.tls.kind == "secret"
+        entrypoint = (ends_on_change(f"{_TLS_FOLDER}/tls.crt") if theirs else "") + self.entrypoint
         container = {
             "name": NAME,
             "image": self.setting.registry_image,
             # The entrypoint obeys the mode's expiry, and ends the registry with what runs in it.
-            "command": ["sh", "-c", self.entrypoint, "slipway", *serve],
+            "command": ["sh", "-c", entrypoint, "slipway", *serve],
             "env": [{"name": "REGISTRY_HTTP_SECRET", "valueFrom": secret}],
             "envFrom": [{"configMapRef": {"name": self.mode, "optional": True}}],
             "ports": [{"name": NAME, "containerPort": PORT, "protocol": "TCP"}],
@@ -141,6 +144,8 @@ class Objects:
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": _DRAIN_S + 15,
             "securityContext": _POD_SECURITY,
+            # A volume of a network's can be on one node only, and the scheduler would rather spread the two pods of a roll.
+            "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [_BESIDE_ITSELF]}},
             "containers": [container],
             "volumes": volumes,
         }
@@ -164,10 +169,11 @@ class Objects:
         return {"type": kind, "selector": _labels(NAME), "ports": [port]}
 
     def ingress_annotations(self) -> dict[str, str]:
-        """Allow for layers larger than what nginx takes by default, and for controllers that tell no address to wait for."""
+        """Allow for layers larger than what nginx takes or keeps on its own disk, and for controllers that tell no address to wait for."""
         ingress = self.setting.ingress
         return {
             "nginx.ingress.kubernetes.io/proxy-body-size": "0",
+            "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
             "nginx.ingress.kubernetes.io/proxy-read-timeout": "900",
             "nginx.ingress.kubernetes.io/proxy-send-timeout": "900",
             "pulumi.com/skipAwait": "true",
@@ -363,6 +369,21 @@ END
 """
 
 
+def ends_on_change(path: str, *, every_s: int = 60) -> str:
+    """Return shell code that ends the process that runs it, whatever that becomes, once a file is another.
+
+    The registry reads its certificate at its start alone.
+    """
+    return f"""\
+read -r self _ </proc/self/stat
+(
+	began=$(sha256sum <{path})
+	while kill -0 "$self" 2>/dev/null && [ "$(sha256sum <{path})" = "$began" ]; do sleep {every_s}; done
+	kill -TERM "$self" 2>/dev/null
+) &
+"""
+
+
 _POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": _USER_ID,
@@ -384,6 +405,9 @@ def _labels(component: str) -> dict[str, str]:
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": "slipway",
     }
+
+
+_BESIDE_ITSELF = {"labelSelector": {"matchLabels": _labels(NAME)}, "topologyKey": "kubernetes.io/hostname"}
 
 
 def _mount(name: str, path: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _IMAGE = re.compile(r"[a-z0-9][a-zA-Z0-9._:/-]*@sha256:[0-9a-f]{64}")
 _TIME_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
 _DURATION = re.compile(r"[1-9]\d*[smhd]")
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 6))
 _CRON_WORDS = {
     "month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
     "weekday": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
@@ -124,7 +124,7 @@ def parse(value: str | None) -> RegistrySetting | None:
     reader = parsing.Reader(entry)
     node_port, ingress = reader.read("service", _service, (None, None))
     setting = RegistrySetting(
-        host=reader.read("host", _matching(_HOST, "a host name with an optional port"), ""),
+        host=reader.read("host", _host, ""),
         kubeconfig=reader.read("kubeconfig", _optional(_kubeconfig)),
         context=reader.read("context", _optional(parsing.text)),
         namespace=reader.read("namespace", _default("slipway-registry", _matching(_LABEL, "a namespace"))),
@@ -137,6 +137,7 @@ def parse(value: str | None) -> RegistrySetting | None:
         **reader.read("images", _images, {"registry_image": "", "python_image": ""}),
     )
     reader.read("tls", lambda _: _check_tls(setting))
+    reader.read("context", lambda _: _check_cluster(setting))
     reader.finish()
     return setting
 
@@ -148,6 +149,25 @@ def _check_tls(setting: RegistrySetting) -> None:
         raise parsing.Problem(
             "with a secret of yours, host has to be a name: the collection checks the certificate by it"
         )
+
+
+def _check_cluster(setting: RegistrySetting) -> None:
+    if not setting.context and not setting.kubeconfig:
+        raise parsing.Problem(
+            "missing, and no kubeconfig either: give what `kubectl config current-context` says, or whoever has another "
+            "context selected makes another registry there"
+        )
+
+
+def _host(value: Any) -> str:
+    given = _matching(_HOST, "a host name with an optional port")(value)
+    match = _HOST.fullmatch(given)
+    name, port = (match["name"], match["port"]) if match else ("", None)
+    if ".." in name or (port is not None and not 1 <= int(port) <= 65535):
+        raise parsing.Problem(f"{value!r} is not a host name with an optional port")
+    if port is None and "." not in name and not name.startswith("["):
+        raise parsing.Problem(f"{value!r} has no dot and no port: clients take {value}/app for docker.io/{value}/app")
+    return given
 
 
 def _kubeconfig(value: Any) -> str:
@@ -222,6 +242,8 @@ def _users(value: Any) -> tuple[str, ...]:
         raise parsing.Problem(f"{', '.join(twice)} is given twice")
     if COLLECTOR in users:
         raise parsing.Problem(f"{COLLECTOR} is the collection's own user")
+    if "http" in users:  # it is part of a resource's name
+        raise parsing.Problem("http is the name of the registry's own secret, choose another")
     return users
 
 

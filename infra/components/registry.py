@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pulumi_kubernetes as kubernetes
@@ -54,6 +53,8 @@ class Registry(ComponentResource):
             "cluster",
             kubeconfig=_kubeconfig(setting),
             context=setting.context,
+            # Whatever of the kubeconfig changes, nothing that is protected has to be replaced for it.
+            cluster_identifier="slipway",
             namespace=setting.namespace,
             # What an older stack of this name left is taken up; data that changes rolls the pods, by a digest in their template.
             upsert_existing_objects=True,
@@ -210,10 +211,10 @@ class Registry(ComponentResource):
 
 
 def _kubeconfig(setting: RegistrySetting) -> Any:
-    """Return a file's path without the home folder's short form, or the content as the secret that it is."""
+    """Return a file's path as it was given, for the next user's home is another, or the content as the secret that it is."""
     if setting.has_kubeconfig_content:
         return Output.secret(setting.kubeconfig)
-    return str(Path(setting.kubeconfig).expanduser()) if setting.kubeconfig else None
+    return setting.kubeconfig
 
 
 def _digest(parts: list[str]) -> str:

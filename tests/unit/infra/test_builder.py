@@ -9,7 +9,12 @@ from infra import registry_setting
 from infra.components.builder import _own_registry
 from infra.settings import Registry
 
-LEAST = {"host": "r.example.com:30500", "storage": {"size": "5Gi"}, "service": {"nodePort": 30500}}
+LEAST = {
+    "host": "r.example.com:30500",
+    "storage": {"size": "5Gi"},
+    "service": {"nodePort": 30500},
+    "kubeconfig": "~/.kube/prod",
+}
 BEHIND = {**LEAST, "host": "r.example.com", "service": {"ingress": {}}, "tls": {"annotations": {"a": "b"}}}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 

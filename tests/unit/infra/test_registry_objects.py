@@ -2,15 +2,28 @@
 
 import argparse
 import json
+import signal
+import subprocess
+import time
 
 import pytest
 
-from infra import registry_setting
+from infra import registry_objects, registry_setting
 from infra.registry_objects import Objects
 from scripts.registry.collection import command
 
-LEAST = {"host": "198.51.100.8:30500", "storage": {"size": "5Gi"}, "service": {"nodePort": 30500}}
-BEHIND = {"host": "registry.example.com", "storage": {"size": "5Gi"}, "service": {"ingress": {"class": "nginx"}}}
+LEAST = {
+    "host": "198.51.100.8:30500",
+    "storage": {"size": "5Gi"},
+    "service": {"nodePort": 30500},
+    "kubeconfig": "~/.kube/prod",
+}
+BEHIND = {
+    "kubeconfig": "~/.kube/prod",
+    "host": "registry.example.com",
+    "storage": {"size": "5Gi"},
+    "service": {"ingress": {"class": "nginx"}},
+}
 NAMED = {**LEAST, "host": "registry.example.com:30500", "tls": {"secret": "mine"}}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
@@ -54,6 +67,41 @@ def test_the_registry_is_rolled_without_a_gap_on_one_node():
     assert container["lifecycle"] == {"preStop": {"sleep": {"seconds": 3}}}
     assert container["readinessProbe"]["periodSeconds"] == 1
     assert _objects().claim()["accessModes"] == ["ReadWriteOnce"]
+    (beside,) = spec["template"]["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert beside["topologyKey"] == "kubernetes.io/hostname"
+    assert (
+        beside["labelSelector"]["matchLabels"]
+        == spec["selector"]["matchLabels"]
+        == spec["template"]["metadata"]["labels"]
+    )
+
+
+def test_a_certificate_that_somebody_else_renews_is_watched():
+    """That of the stack's authority rolls the pod by itself."""
+
+    def entrypoint(given):
+        (container,) = _objects(given).deployment(applied="d")["template"]["spec"]["containers"]
+        return container["command"][2]
+
+    assert entrypoint(NAMED) == registry_objects.ends_on_change("/etc/slipway/tls/tls.crt") + "ENTRY"
+    assert entrypoint(LEAST) == entrypoint(BEHIND) == "ENTRY"
+
+
+def test_what_watches_a_file_ends_its_process_once_the_file_is_another(tmp_path):
+    """Written as Kubernetes writes a Secret: a new folder under the same link."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tls.crt").write_text(name)
+    (tmp_path / "data").symlink_to("old")
+    script = registry_objects.ends_on_change(f"{tmp_path}/data/tls.crt", every_s=1) + 'exec "$@"'
+
+    with subprocess.Popen(["sh", "-c", script, "slipway", "sleep", "60"]) as process:
+        time.sleep(1.5)
+        assert process.poll() is None
+        (tmp_path / "link").symlink_to("new")
+        (tmp_path / "link").rename(tmp_path / "data")
+
+        assert process.wait(10) == -signal.SIGTERM
 
 
 def test_the_registry_takes_its_mode_from_a_config_map_that_need_not_be_there():

@@ -7,8 +7,18 @@ import pytest
 from builders.errors import InvalidSetting
 from infra import registry_setting
 
-LEAST = {"host": "198.51.100.8:30500", "storage": {"size": "5Gi"}, "service": {"nodePort": 30500}}
-BEHIND = {"host": "registry.example.com", "storage": {"size": "5Gi"}, "service": {"ingress": {"class": "nginx"}}}
+LEAST = {
+    "host": "198.51.100.8:30500",
+    "storage": {"size": "5Gi"},
+    "service": {"nodePort": 30500},
+    "kubeconfig": "~/.kube/prod",
+}
+BEHIND = {
+    "host": "registry.example.com",
+    "storage": {"size": "5Gi"},
+    "kubeconfig": "~/.kube/prod",
+    "service": {"ingress": {"class": "nginx"}},
+}
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
@@ -74,6 +84,11 @@ def test_everything_can_be_said():
         ({"hots": "x"}, "hots: unknown field, did you mean 'host'?"),
         ({"host": None}, "host: missing, give a host name with an optional port"),
         ({"host": "https://x"}, "host: 'https://x' is not a host name with an optional port"),
+        ({"host": "r.example.com:99999"}, "host: 'r.example.com:99999' is not a host name with an optional port"),
+        ({"host": "r..com:30500"}, "host: 'r..com:30500' is not a host name with an optional port"),
+        ({"host": "registry"}, "host: 'registry' has no dot and no port: clients take registry/app for docker.io/registry/app"),
+        ({"kubeconfig": None}, "context: missing, and no kubeconfig either: give what `kubectl config current-context` says, "
+                               "or whoever has another context selected makes another registry there"),
         ({"storage": {"size": "50 GB"}}, "storage: size: '50 GB' is not a size, for example 50Gi"),
         ({"storage": {}}, "storage: size: missing, give a size, for example 50Gi"),
         ({"storage": {"size": "0Gi"}}, "storage: size: '0Gi' is not a size, for example 50Gi"),
@@ -90,8 +105,11 @@ def test_everything_can_be_said():
                                  '{"secret": "registry-certificate"} or {"annotations": {…}}'),
         ({"users": ["a", "a"]}, "users: a is given twice"),
         ({"users": ["slipway-gc"]}, "users: slipway-gc is the collection's own user"),
+        ({"users": ["http"]}, "users: http is the name of the registry's own secret, choose another"),
         ({"users": ["a:b"]}, "users: 'a:b' is not a user's name"),
         ({"collection": {"grace": "1 day"}}, "collection: grace: '1 day' is not a duration, for example 24h or 90d"),
+        ({"collection": {"schedule": "30 3 * * 7"}}, "collection: schedule: '30 3 * * 7' is not a schedule: minute, hour, day, "
+                                                     "month and weekday, for example 30 3 * * *"),
         ({"collection": {"keepMatching": "["}}, "collection: keepMatching: '[' is not a regular expression: "
                                                 "unterminated character set at position 0"),
         ({"collection": {"timeZone": "+2"}}, "collection: timeZone: '+2' is not a time zone"),
@@ -115,7 +133,7 @@ def test_every_problem_is_told_at_once():
 
 @pytest.mark.parametrize(
     "schedule",
-    ["30 3 * * *", "*/15 0-6 1,15 jan-mar sun", "@daily", "0 0 31 12 7", "5/10 * ? * *", "0 22 * * 1-5/2"],
+    ["30 3 * * *", "*/15 0-6 1,15 jan-mar sun", "@daily", "0 0 31 12 6", "5/10 * ? * *", "0 22 * * 1-5/2"],
 )
 def test_a_schedule_is_what_a_cron_job_takes(schedule):
     """Numbers, spans, lists, steps and names."""
