@@ -34,18 +34,19 @@ from scripts.registry.errors import (
 from scripts.registry.references import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from scripts.registry.backup import Policy
     from scripts.registry.collection.keepers import Keeper
     from scripts.registry.collection.places import Done, Place
     from scripts.registry.collection.server import Server
     from scripts.registry.collection.store import Repository, Store
-    from scripts.registry.exchange import Protocol
+    from scripts.registry.exchange import Protocol, Response
 
 HOLD = "slipway-hold"
 """The repository that holds, during a sweep, what is too young to go and has no manifest."""
 
+_SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _PROOFS = 3
 _BATCH = 512
 _BACKUP_KIB = 128
@@ -110,14 +111,14 @@ class Collection:
                 self._wait_for_quiet(server)
                 swept = self._without_writes(server, store)
                 self._check(server, swept, report.plan)
-                self._verify(report.plan)
+                self._verify(server, swept, report.plan)
             self._part("")
         return report
 
     def _reach(self, found: Plan) -> None:
         """See that the name, the authority and the login lead to a registry, before it is stopped for them."""
         for name, tag in list(found.kept_tags)[:1]:
-            self._ask(partial(_read_tags, [Reference(host=self._order.host, repository=name, tag=tag)]))
+            self._ask(partial(_read_tags, {Reference(host=self._order.host, repository=name, tag=tag): ""}))
 
     def _usual(self, server: Server) -> Server:
         """Bring a registry back that a run which died has left in its mode, with what may still collect there."""
@@ -383,18 +384,41 @@ class Collection:
                     raise
                 time.sleep(_PAUSE_S)
 
-    def _verify(self, found: Plan) -> None:
-        """Read every tag over the network: it is there and names what it named, or what somebody has pushed since."""
+    def _verify(self, server: Server, swept: Store, found: Plan) -> None:
+        """Read every tag over the network: it is there and names what it named, or what somebody has pushed since.
+
+        A tag that cannot be read counts while the storage has it: since writes are taken again, clients remove tags.
+        """
         self._say(f"verifying {len(found.kept_tags)} tags")
-        wanted = [Reference(host=self._order.host, repository=name, tag=tag) for name, tag in found.kept_tags]
-        failed = self._ask(partial(_read_tags, wanted))
-        if failed:
+        verified, store, failed = 0, swept, list(found.kept_tags)
+        wrong: Mapping[Reference, str] = {}
+        for number in range(_READINGS):
+            if number:
+                time.sleep(_PAUSE_S)  # a removal takes the manifest away first, then the tag
+                store = reading.read(self._storage(server), known=swept.references)
+            wanted = self._named(store, failed)
+            wrong = self._ask(partial(_read_tags, wanted))
+            verified += len(wanted) - len(wrong)
+            failed = [(each.repository, each.tag) for each in wrong]
+            if not failed:
+                break
+        else:
             raise VerificationFailed(
-                f"{len(failed)} tags cannot be read after the collection: {'; '.join(failed[:3])}",
-                hint=f"slipway restore {wanted[0].name}:TAG",
+                f"{len(wrong)} tags cannot be read after the collection: {'; '.join(list(wrong.values())[:3])}",
+                hint=f"slipway restore {next(iter(wrong)).name}:TAG",
             )
-        self._report.tags_verified = len(wanted)
+        self._report.tags_verified = verified
         self._part("verify")
+
+    def _named(self, store: Store, tags: Iterable[tuple[str, str]]) -> dict[Reference, str]:
+        """Return those of some tags that a storage has, with the digests that they name."""
+        named = {}
+        for name, tag in tags:
+            repository = store.repositories.get(name)
+            current = repository.tags[tag].current if repository and tag in repository.tags else None
+            if current:
+                named[Reference(host=self._order.host, repository=name, tag=tag)] = current.digest
+        return named
 
     def _storage(self, server: Server) -> Place:
         return Within(place=self._keeper.place, folder=server.folder)
@@ -443,15 +467,23 @@ def _due(repository: Repository) -> bool:
     return backup.due(named)
 
 
-def _read_tags(wanted: Sequence[Reference]) -> Protocol[list[str]]:
-    """Read tags; what is wrong with those that cannot be read."""
-    failed = []
+def _read_tags(wanted: Mapping[Reference, str]) -> Protocol[dict[Reference, str]]:
+    """Read tags, with the digests that they name; what is wrong with those that cannot be read."""
+    failed = {}
     for start in range(0, len(wanted), _BATCH):
-        batch = wanted[start : start + _BATCH]
+        batch = list(wanted)[start : start + _BATCH]
         responses = yield [exchange.get_manifest(each) for each in batch]
         for each, response in zip(batch, responses, strict=True):
+            if _is_schema_1(response, wanted[each]):
+                continue
             try:
                 exchange.require(each, exchange.read_manifest(each, response))
             except RegistryError as error:
-                failed.append(str(error))
+                failed[each] = str(error)
     return failed
+
+
+def _is_schema_1(response: Response, digest: str) -> bool:
+    """Tell whether an answer is a manifest of schema 1 with this digest, which is not of the signatures in the body."""
+    kind, told = (response.headers.get(name, "") for name in ("content-type", "docker-content-digest"))
+    return response.status == 200 and kind.startswith(_SCHEMA_1) and told == digest

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
 from scripts.benchmarks.registries import SERVERS, Supervised
-from scripts.registry import mode
+from scripts.registry import connection, mode
+from scripts.registry.collection.collect import Collection, Order
+from scripts.registry.collection.keepers import ModeFile
+from scripts.registry.collection.plan import Rules
 
 
 @pytest.fixture(params=list(SERVERS))
@@ -31,5 +36,28 @@ def collect(slipway):
 
     def run(registry, *options, **more):
         return slipway("gc", registry.host, "--mode-file", registry.mode_file, "--now", *options, **more)
+
+    return run
+
+
+@pytest.fixture
+def collect_with(monkeypatch, tmp_path):
+    """Collect in this process, and `act` in the moment in which a step is told; the report."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    options = argparse.Namespace(ca="", plain_http=False, debug=False, username="", password_stdin=False)
+
+    def run(registry, step, act):
+        def say(line):
+            if line.startswith(step):
+                act()
+
+        def ask(protocol):
+            return connection.run_now(options, registry.host, protocol, wait=False)
+
+        order = Order(
+            host=registry.host, rules=Rules(grace_s=86400), policy=None, quiet_s=0, quiet_deadline_s=0,
+            stop_limit_s=60, largest_share=1, dry_run=False, token="of this test",
+        )  # fmt: skip
+        return Collection(ModeFile(registry.mode_file), order, ask=ask, say=say).run()
 
     return run

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from scripts.benchmarks.registries import digest_of
+from scripts.registry.errors import VerificationFailed
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 DAY = 86400
 
@@ -102,6 +105,54 @@ def test_listed_digests_stay(kept, collect, tmp_path):
     collect(kept, "--grace", "0s", "--keep-list", tmp_path / "list")
 
     assert kept.get("other", image["digest"])
+
+
+def test_a_tag_that_a_client_removes_before_it_is_verified_is_not_missed(kept, collect_with):
+    """As waiting merges remove their staging tags when writes are taken again."""
+    staged = kept.push_image("other", AMD64, tag="staged", text="staged")
+
+    def remove():
+        assert kept.request("DELETE", f"other/manifests/{staged['digest']}").status_code == 202
+
+    found = collect_with(kept, "verifying 3 tags", remove)
+
+    assert kept.tags("other") == {"latest"}
+    assert found.blobs_freed
+    assert found.tags_verified == 2
+
+
+def test_a_tag_that_cannot_be_read_though_the_storage_has_it_is_told(kept, kept_files, collect_with):
+    """It names a manifest that is not there."""
+    digest = (kept_files.tag("other", "latest") / "current/link").read_text()
+
+    with pytest.raises(
+        VerificationFailed, match=r"1 tags cannot be read after the collection: .*/other:latest: not found"
+    ):
+        collect_with(kept, "verifying", (kept_files.revision("other", digest) / "link").unlink)
+
+
+@pytest.mark.parametrize("kept", ["2.8"], indirect=True)
+def test_a_manifest_of_schema_1_is_verified_by_what_the_registry_tells_of_it(kept, kept_files, collect):
+    """What 2.8 sends has signatures that the digest does not cover."""
+    layer = kept.push_blob("old", b"layer")
+    history = [{"v1Compatibility": json.dumps({"id": "a" * 64})}]
+    value = {
+        "schemaVersion": 1, "name": "old", "tag": "1", "architecture": "amd64",
+        "fsLayers": [{"blobSum": layer["digest"]}], "history": history,
+    }  # fmt: skip
+    body = json.dumps(value, indent=3).encode()
+    digest = digest_of(body)
+    kept_files.blob(digest).parent.mkdir(parents=True)
+    kept_files.blob(digest).write_bytes(body)
+    for folder in (kept_files.revision("old", digest), kept_files.tag("old", "1") / "current"):
+        folder.mkdir(parents=True)
+        (folder / "link").write_text(digest)
+    kept_files.age(30 * DAY)
+
+    done = json.loads(collect(kept, "--no-backup", "--format", "json").stdout)
+
+    assert done["tagsVerified"] == 3
+    assert kept.request("GET", "old/manifests/1").headers["docker-content-digest"] == digest
 
 
 def test_damage_stops_it_before_anything_is_done(kept, kept_files, collect):
