@@ -90,6 +90,11 @@ def lagging_in(repository: Reference) -> Protocol[list[Lag]]:
     return [each for lags in listed for each in lags]
 
 
+def key_of(tag: str) -> str:
+    """Return the key of the tag that a note's tag is about; nothing where it is no note's."""
+    return tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else ""
+
+
 def _read(target: Reference) -> Protocol[tuple[str, Index, list[Lag]]]:
     """Read a tag, and what is noted of it."""
     response, noted = yield [exchange.get_manifest(target), exchange.get_manifest(_place(target))]

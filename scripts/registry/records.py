@@ -18,7 +18,7 @@ from scripts.registry.manifests import Contribution, Index
 from scripts.registry.platforms import Platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from scripts.registry.exchange import Response
     from scripts.registry.references import Reference
@@ -35,6 +35,13 @@ IN_FLIGHT_S = 600
 _KEPT = 16  # digests of a record's own past
 _LONGEST_KEY = 60
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,48}")
+_RECORD = f"{PREFIX}record."
+_RECORD_TAG = re.compile(
+    rf"{re.escape(_RECORD)}(?P<key>.+)\.(?:aix|android|darwin|dragonfly|freebsd|illumos|ios|js|linux|netbsd|openbsd|plan9"
+    r"|solaris|wasip1|wasi|windows|zos)-.+"
+)
+"""A record's tag. Keys hold dots, and versions of Windows do: the platform begins with the last name of a system."""
+
 _ANNOTATION = "dev.slipway."
 _ABSENT = "absent"
 
@@ -198,7 +205,18 @@ def record_tag(target: Reference, platform: Platform) -> Reference:
     name = "-".join(filter(None, parts))
     if not _PLAIN.fullmatch(name):  # what an image says of itself is in no path of ours
         name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:30]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return target.tagged(f"{PREFIX}record.{key(target.tag)}.{name}")
+    return target.tagged(f"{_RECORD}{key(target.tag)}.{name}")
+
+
+def is_record(tag: str) -> bool:
+    """Tell whether a tag is a record's."""
+    return tag.startswith(_RECORD)
+
+
+def is_of(tag: str, keys: Collection[str]) -> bool:
+    """Tell whether a record's tag is about one of the tags with these keys; of a system that nobody knows, whether it may be."""
+    found = _RECORD_TAG.fullmatch(tag)
+    return found["key"] in keys if found else any(tag.startswith(f"{_RECORD}{each}.") for each in keys)
 
 
 def seconds(response: Response) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scripts.registry.collection import retention
@@ -68,12 +69,22 @@ def plan(store: Store, rules: Rules) -> Plan:
     kept_tags: dict[tuple[str, str], str] = {}
     untag: dict[tuple[str, str], str] = {}
     children = {digest: each.children for digest, each in store.references.items()}
+
+    def reach(repository: Repository, tags: Iterable[str]) -> dict[str, str]:
+        return _reach(store, repository, _roots(repository, tags, keep=rules.keep, young=young))
+
     for name, repository in store.repositories.items():
-        decided = retention.decide(repository, rules.retention, now=store.now, grace_s=rules.grace_s, children=children)
+        decided = retention.decide(
+            repository,
+            rules.retention,
+            now=store.now,
+            grace_s=rules.grace_s,
+            children=children,
+            reach=partial(reach, repository),
+        )
         untag |= {(name, tag): reason for tag, reason in decided.gone.items()}
         kept_tags |= {(name, tag): reason for tag, reason in decided.kept.items()}
-        roots = _roots(repository, decided.kept, keep=rules.keep, young=young)
-        kept |= {(name, digest): reason for digest, reason in _reach(store, repository, roots).items()}
+        kept |= {(name, digest): reason for digest, reason in reach(repository, decided.kept).items()}
     unlink = tuple(
         (name, digest)
         for name, repository in sorted(store.repositories.items())

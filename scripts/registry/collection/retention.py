@@ -6,18 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.registry import backup, records
+from scripts.registry import backup, lag, records
 from scripts.registry.errors import InvalidReference
 from scripts.registry.references import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
     from scripts.registry.collection.store import Repository
 
-_FALLBACK = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")
+_FALLBACK = re.compile(r"sha256-(?P<digest>[0-9a-f]{64})(\.\w+)?")
 """Tags of referrers and of cosign: they go with what they are about, not by rules of their own."""
-
 
 _NOWHERE = Reference(host="", repository="")
 
@@ -54,26 +53,63 @@ class Decision:
 
 
 def decide(
-    repository: Repository, retention: Retention, *, now: int, grace_s: int, children: Mapping[str, tuple[str, ...]]
+    repository: Repository,
+    retention: Retention,
+    *,
+    now: int,
+    grace_s: int,
+    children: Mapping[str, tuple[str, ...]],
+    reach: Callable[[Iterable[str]], Container[str]],
 ) -> Decision:
     """Decide over a repository's tags. A tag that was written within the grace time stays, whatever the rules say.
 
-    `children` are what indexes list: an image's own tag goes with the last backup that lists it.
+    `children` are what indexes list: an image's own tag goes with the last backup that lists it. `reach` tells what is
+    needed where some tags alone are left: what a signature is about must be needed without it.
     """
     ours = {tag: at.current.written for tag, at in repository.tags.items() if at.current}
-    ordinary = {
-        tag: at for tag, at in ours.items() if not tag.startswith(records.PREFIX) and not _FALLBACK.fullmatch(tag)
-    }
     if not retention:
         return Decision(kept=dict.fromkeys(ours, "tag"), gone={})
-    kept, gone = dict.fromkeys(ours.keys() - ordinary.keys(), "tag"), {}
+    about = {tag: f"sha256:{named['digest']}" for tag in ours if (named := _FALLBACK.fullmatch(tag))}
+    ordinary = {tag: at for tag, at in ours.items() if not tag.startswith(records.PREFIX) and tag not in about}
+    kept, gone = {}, {}
     for tag, reason in _keep(ordinary, retention, now=now, grace_s=grace_s).items():
         if reason:
             kept[tag] = reason
         else:
             gone[tag] = f"written {(now - ordinary[tag]) // 86400} days ago, and no rule keeps it"
-    keys = {records.key(tag) for tag in ordinary.keys() - gone.keys()}
-    for tag in [each for each in kept if each.startswith(records.PREFIX) and now - ours[each] > grace_s]:
+    for tag, digest in about.items():
+        if digest not in repository.revisions:  # it may be about an image of another repository
+            kept[tag] = "tag"
+        elif now - ours[tag] <= grace_s:
+            kept[tag] = "within the grace time"
+    while True:
+        keys = {records.key(tag) for tag in kept}
+        own = _own(repository, retention, keys, now=now, grace_s=grace_s, children=children)
+        waiting = about.keys() - kept.keys()
+        reached = reach([*kept, *own.kept]) if waiting else ()
+        found = {tag for tag in waiting if about[tag] in reached}
+        if not found:
+            break
+        kept |= dict.fromkeys(found, "about something that is kept")  # and there may be signatures of signatures
+    gone |= dict.fromkeys(sorted(waiting), "nothing else needs what it is about")
+    return Decision(kept={**kept, **own.kept}, gone={**gone, **own.gone})
+
+
+def _own(
+    repository: Repository,
+    retention: Retention,
+    keys: set[str],
+    *,
+    now: int,
+    grace_s: int,
+    children: Mapping[str, tuple[str, ...]],
+) -> Decision:
+    """Decide over the tags of our own, where the tags with these keys stay."""
+    ours = {
+        tag: at.current.written for tag, at in repository.tags.items() if at.current and tag.startswith(records.PREFIX)
+    }
+    kept, gone = dict.fromkeys(ours, "tag"), {}
+    for tag in [each for each in kept if now - ours[each] > grace_s]:
         if reason := _outlived(tag, keys, retention, now=now):
             gone[tag] = reason
             del kept[tag]
@@ -105,9 +141,10 @@ def _keep(tags: Mapping[str, int], retention: Retention, *, now: int, grace_s: i
 
 def _outlived(tag: str, keys: set[str], retention: Retention, *, now: int) -> str:
     """Return why a tag of our own goes: what it is about is gone, and it is no backup that is to stay for a while."""
-    record = tag.removeprefix(f"{records.PREFIX}record.")
-    if record != tag:
-        return "" if any(record.startswith(f"{key}.") for key in keys) else "the record of a tag that is gone"
+    if records.is_record(tag):
+        return "" if records.is_of(tag, keys) else "the record of a tag that is gone"
+    if noted := lag.key_of(tag):
+        return "" if noted in keys else "the note of a tag that is gone"
     found = backup.parse(_NOWHERE, tag)
     if found is None or found.key in keys or now - found.taken.timestamp() <= retention.backups_within_s:
         return ""

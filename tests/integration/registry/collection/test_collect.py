@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from scripts.benchmarks.registries import digest_of
+from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
 from scripts.registry.errors import VerificationFailed
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -95,6 +95,32 @@ def test_retention_takes_tags_away(kept, kept_files, collect):
     assert kept.tags("many") == {"v0", "v2", "v3"}
     assert json.loads(done.stdout)["planned"]["tags"] == {"many:v1": "written 6 days ago, and no rule keeps it"}
     assert kept.tags("team/app") == {"1"}
+
+
+def test_signatures_go_with_their_image(kept, kept_files, collect):
+    """A referrer that names its subject, under its fallback tag, and cosign's tag: of the tag that goes, and no other's."""
+    names = []
+    for number in range(2):
+        image = kept.push_image("signed", AMD64, tag=f"v{number}", text=str(number))
+        tag = image["digest"].replace(":", "-")
+        kept.push_image("signed", AMD64, tag=f"{tag}.sig", text=f"cosign {number}")
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", **kept.push_blob("signed", b"{}")}
+        value = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [], "subject": image}
+        body = json.dumps(value).encode()
+        kept.put("signed", "", body, OCI_MANIFEST)
+        referrer = {"mediaType": OCI_MANIFEST, "digest": digest_of(body), "size": len(body)}
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [referrer]}
+        kept.put("signed", tag, json.dumps(index).encode(), OCI_INDEX)
+        names.append({f"v{number}", tag, f"{tag}.sig"})
+        kept_files.age(2 * DAY)
+
+    collect(kept, "--keep-last", "1", "--no-backup")
+
+    assert kept.tags("signed") == names[1]
+    revisions = {
+        path.parent.name for path in kept_files.repository("signed").glob("_manifests/revisions/sha256/*/link")
+    }
+    assert len(revisions) == 4
 
 
 def test_listed_digests_stay(kept, collect, tmp_path):

@@ -10,6 +10,7 @@ from scripts.registry.collection.plan import LISTED, LOST_TAG, REFERRER, TAG, YO
 from scripts.registry.collection.retention import Retention
 from scripts.registry.collection.store import Blob, Link, References, Repository, Store, Tag
 from scripts.registry.errors import InvalidReference
+from scripts.registry.records import key
 
 NOW, HOUR, DAY = 1_700_000_000, 3600, 86400
 RULES = Rules(grace_s=DAY)
@@ -204,10 +205,98 @@ class TestRetention:
         assert set(found.untag) == {("app", "1"), ("app", gone), ("app", image)}
         assert _planned(found) == {"1", "6", "8"}
 
+    @pytest.mark.parametrize("platform", ["linux-amd64", "windows-amd64-10.0.20348.1", "linux-amd64_0123456789abcdef"])
+    def test_records_and_notes_go_though_a_tag_stays_whose_name_begins_theirs(self, platform):
+        """A tag 1 keeps neither those of 1.2.3 nor those of 1.linux-arm64, but its own."""
+        own = {f"slipway.record.1.{platform}", "slipway.behind.1"}
+        gone = {f"slipway.record.1.2.3.{platform}", f"slipway.record.1.linux-arm64.{platform}", "slipway.behind.1.2.3"}
+        unknown = "slipway.record.1.templeos-amd64"
+        tags = [("1", "1", OLD + DAY), ("1.2.3", "2", OLD), *((each, "3", OLD) for each in (*own, *gone, unknown))]
+        store = _store(manifests=dict.fromkeys("123", (OLD, (), ())), tags=tags)
+
+        found = plan(store, Rules(grace_s=DAY, retention=Retention(keep_last=1)))
+
+        assert set(found.untag) == {("app", each) for each in gone | {"1.2.3"}}
+
     def test_a_pattern_that_is_none_is_told(self):
         """Before anything is done."""
         with pytest.raises(InvalidReference, match="no regular expression"):
             Retention(keep_matching=("(",))
+
+
+class TestSignatures:
+    """Tags that are named for a digest go with what they are about, where rules were given."""
+
+    @staticmethod
+    def _about(name, suffix=""):
+        return f"sha256-{name:0>64}{suffix}"
+
+    @staticmethod
+    def _gone(found):
+        return {tag for _, tag in found.untag}
+
+    def _plan(self, *tags, old=OLD, keep=(), history=(), keep_last=1, **rules):
+        """Plan over signed images: 1 has the index b of the signature a, whose own is signed by c, in d; 2 is the last."""
+        images = {"1": (OLD, (), ("f1",)), "2": (OLD, ("3",), ()), "3": (OLD, (), ("f3",)), "5": (OLD, (), ())}
+        signatures = {"a": (old, (), ()), "b": (old, ("a",), ()), "c": (old, (), ()), "d": (old, ("c",), ())}
+        store = _store(
+            manifests={**images, **signatures},
+            tags=[("v1", "1", OLD), ("v2", "2", OLD + DAY), *tags],
+            history=history,
+            about={"a": "1", "c": "a"}.items(),
+        )
+        retention = Retention(keep_last=keep_last, **rules)
+        return plan(store, Rules(grace_s=DAY, keep=frozenset(map(_digest, keep)), retention=retention))
+
+    def test_they_go_with_their_image(self):
+        """Signatures of signatures too; nothing of it is left."""
+        index, sig, chain = self._about("1"), self._about("1", ".sig"), self._about("a")
+
+        found = self._plan((index, "b", OLD), (sig, "5", OLD), (chain, "d", OLD))
+
+        assert self._gone(found) == {"v1", index, sig, chain}
+        assert found.untag["app", sig] == "nothing else needs what it is about"
+        assert _planned(found) == set("15abcd")
+        assert "f1" in _freed(found)
+
+    def test_without_rules_they_stay(self):
+        """With what they are about, as any tag."""
+        found = self._plan((self._about("1"), "b", OLD), (self._about("5", ".att"), "5", OLD), keep_last=0)
+
+        assert found.untag == {}
+        assert set(found.kept_tags.values()) == {"tag"}
+
+    def test_those_of_an_image_that_stays_do_too(self):
+        """By its tag, by an index's, by the list of what is kept, by the tag that it had; also those of its signatures."""
+        tags = [(self._about("1"), "b", OLD), (self._about("a"), "d", OLD), (self._about("3", ".sbom"), "5", OLD)]
+
+        assert self._gone(self._plan(*tags, keep_last=2)) == set()
+        assert self._gone(self._plan(*tags, keep="1")) == {"v1"}
+        assert self._gone(self._plan(*tags, ("v2.1", "2", NOW - 60), history=[("v2.1", "1", OLD)])) == {"v1", "v2"}
+        assert self._gone(self._plan(tags[2])) == {"v1"}
+
+    def test_young_ones_stay_with_what_they_are_about(self):
+        """Somebody signs an old image: its tag may come next."""
+        found = self._plan((self._about("1"), "b", NOW - 60), (self._about("1", ".sig"), "5", OLD))
+
+        assert self._gone(found) == {"v1"}
+        assert _planned(found) == {"d"}
+        assert found.kept_tags["app", self._about("1")] == "within the grace time"
+        assert self._gone(self._plan((self._about("1"), "b", OLD), old=NOW - 60)) == {"v1"}
+
+    def test_those_about_what_is_not_in_the_repository_stay(self):
+        """Cosign can be told to store signatures elsewhere."""
+        assert self._gone(self._plan((self._about("9", ".sig"), "5", OLD))) == {"v1"}
+
+    def test_their_backups_stay_with_them_and_no_longer_than_others(self):
+        """A backup of a signature's index does not hold the image for good."""
+        index = self._about("1")
+        backup, image = f"slipway.backup.{key(index)}.20200101T000000Z.b", f"slipway.image.{_digest('a')[7:47]}"
+        tags = [(index, "b", OLD), (backup, "b", OLD), (image, "a", OLD)]
+
+        assert self._gone(self._plan(*tags, keep_last=2)) == set()
+        assert self._gone(self._plan(*tags)) == {"v1", index, backup, image}
+        assert self._gone(self._plan(*tags, backups_within_s=9 * 365 * DAY)) == {"v1"}
 
 
 @st.composite
