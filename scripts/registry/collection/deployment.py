@@ -261,8 +261,8 @@ class DeploymentKeeper:
         if status >= 300:
             raise PlaceUnreachable(f"{self.place.name}: {found.get('message', status)}")
 
-    def _pods(self) -> list[dict[str, Any]]:
-        labels = self._deployment()["spec"]["selector"].get("matchLabels") or {}
+    def _pods(self, deployment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        labels = deployment["spec"]["selector"].get("matchLabels") or {}
         selector = quote(",".join(f"{name}={value}" for name, value in labels.items()))
         status, found = self._api.call("GET", f"/api/v1/namespaces/{self._namespace}/pods?labelSelector={selector}")
         self._found(status, found)
@@ -270,20 +270,28 @@ class DeploymentKeeper:
         return [each for each in found["items"] if each.get("status", {}).get("phase") not in over]
 
     def _pod(self) -> tuple[str, str]:
-        """Return the one pod and its container."""
-        pods = self._pods()
+        """Return the one pod and the registry's container, by its name: what is injected into pods may come before it."""
+        deployment = self._deployment()
+        pods = self._pods(deployment)
         if len(pods) != 1:
             raise PlaceUnreachable(
                 f"{self.place.name}: it has {len(pods)} pods, not one", hint="wait until it is rolled"
             )
-        return pods[0]["metadata"]["name"], pods[0]["spec"]["containers"][0]["name"]
+        containers = deployment["spec"]["template"]["spec"]["containers"]
+        ours = next((each for each in containers if self._takes_mode(each)), containers[0])
+        return pods[0]["metadata"]["name"], ours["name"]
+
+    def _takes_mode(self, container: Mapping[str, Any]) -> bool:
+        maps = [each.get("configMapRef") or {} for each in container.get("envFrom") or ()]
+        return mode.config_map(self._name) in [each.get("name") for each in maps]
 
     def _unfinished(self, generation: int) -> str:
         """Return what a roll still waits for; nothing: it is done, and one pod is left."""
-        status = self._deployment().get("status", {})
+        deployment = self._deployment()
+        status = deployment.get("status", {})
         if status.get("observedGeneration", 0) < generation or status.get("updatedReplicas", 0) < 1:
             return "no new pod yet"
-        pods = self._pods()
+        pods = self._pods(deployment)
         for each in pods:
             for container in each.get("status", {}).get("containerStatuses", ()):
                 waiting = container.get("state", {}).get("waiting")
