@@ -33,16 +33,28 @@ if TYPE_CHECKING:
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ATTEMPTS, _PAUSE_S, _TIMEOUT_S = 6, 0.5, 20.0
 _CHUNK = 16 << 10
+_NO_PROXY = "name a context whose server is reached without a proxy, or run this in a pod: --in-cluster"
+_OTHER_LOGIN = "name a context whose user has a token, a certificate or a login command (exec)"
+_UNSUPPORTED = {
+    "cluster": {"proxy-url": _NO_PROXY},
+    "user": dict.fromkeys(("auth-provider", "username", "as", "as-uid", "as-groups", "as-user-extra"), _OTHER_LOGIN),
+}
+"""What leads elsewhere, or in as somebody else, where it is overlooked; and what helps."""
+
 _STDIN, _STDOUT, _STDERR, _STATUS = range(4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How an API server is reached, and as whom; `token` is asked for each time, as tokens are renewed."""
+    """How an API server is reached, and as whom; `token` is asked for each time, as tokens are renewed.
+
+    `server_name` is what its certificate is for, where that is not the host of `server`.
+    """
 
     server: str
     namespace: str
     context: ssl.SSLContext | None
+    server_name: str = ""
     token: Callable[[], str] = field(repr=False, default=lambda: "")
 
 
@@ -67,10 +79,11 @@ def in_cluster() -> Access:
 
 
 def from_kubeconfig(path: str, context: str, *, content: str = "") -> Access:
-    """Return the way in that a kubeconfig tells, as kubectl reads it; its content, where it is in no file."""
-    file = Path(path or os.environ.get("KUBECONFIG", "").split(os.pathsep)[0] or Path.home() / ".kube" / "config")
-    if content:
-        file = Path("of the stack")
+    """Return the way in that a kubeconfig tells, as kubectl reads it; its content, where it is in no file.
+
+    What of it is not supported is refused by its name.
+    """
+    file = Path("of the stack") if content else _file(path)
     try:
         config = yaml.safe_load(content or file.read_text())
         name = context or config["current-context"]
@@ -85,12 +98,31 @@ def from_kubeconfig(path: str, context: str, *, content: str = "") -> Access:
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         said = error.args[0] if isinstance(error, KeyError) else "it cannot be read as one"
         raise PlaceUnreachable(f"kubeconfig {file}: {said} is missing or wrong", hint="kubectl config view") from error
+    _refuse_unsupported(file, cluster=cluster, user=user)
     return Access(
         server=server.rstrip("/"),
         namespace=str(chosen.get("namespace") or "default"),
         context=tls,
+        server_name=str(cluster.get("tls-server-name") or ""),
         token=lambda: _token(user, folder=file.parent),
     )
+
+
+def _file(path: str) -> Path:
+    listed = [each for each in os.environ.get("KUBECONFIG", "").split(os.pathsep) if each]
+    if not path and len(listed) > 1:
+        raise PlaceUnreachable(
+            f"$KUBECONFIG lists {len(listed)} files, and they are not put together here",
+            hint="name one: --kubeconfig FILE; kubectl config view --flatten makes one of all",
+        )
+    return Path(path or (listed[0] if listed else Path.home() / ".kube" / "config"))
+
+
+def _refuse_unsupported(file: Path, **sections: Mapping[str, Any]) -> None:
+    for section, found in sections.items():
+        for name, hint in _UNSUPPORTED[section].items():
+            if found.get(name):
+                raise PlaceUnreachable(f"kubeconfig {file}: {name} of its {section} is not supported", hint=hint)
 
 
 def _named(config: Mapping[str, Any], kind: str, name: str) -> dict[str, Any]:
@@ -158,7 +190,7 @@ class Api:
             sent = False
             connection = self._connection()
             try:
-                connection.connect()
+                connection.sock = self._connect()
                 sent = True
                 connection.request(
                     method,
@@ -194,15 +226,16 @@ class Api:
         url = f"{'wss' if self._access.context else 'ws'}://{self._parts.netloc}{self._parts.path}"
         url += f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?{urlencode(query)}"
         what = f"pod {namespace}/{pod}"
+        header = [f"{name}: {value}" for name, value in self._login().items()]
         try:
             stream = websocket.create_connection(
                 url,
                 timeout=_TIMEOUT_S,
-                header=[f"{name}: {value}" for name, value in self._login().items()],
+                header=header,
                 subprotocols=["v5.channel.k8s.io", "v4.channel.k8s.io"],
                 suppress_origin=True,
-                sslopt={"context": self._access.context},
-                sockopt=((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),),
+                redirect_limit=0,  # it would follow on a connection of its own
+                socket=self._connect(),
             )
         except websocket.WebSocketBadStatusException as error:
             said = _message(getattr(error, "resp_body", b"") or b"")
@@ -218,6 +251,14 @@ class Api:
             return _converse(stream, stdin, what)
         finally:
             stream.close()
+
+    def _connect(self) -> socket.socket:
+        """Connect without a proxy: http.client knows none, and the WebSocket library would take the environment's."""
+        host, context = self._parts.hostname or "", self._access.context
+        found = socket.create_connection((host, self._parts.port or (443 if context else 80)), timeout=_TIMEOUT_S)
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return context.wrap_socket(found, server_hostname=self._access.server_name or host) if context else found
 
     def _connection(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port
