@@ -44,7 +44,14 @@ if TYPE_CHECKING:
     from scripts.registry.exchange import Protocol, Response
 
 HOLD = "slipway-hold"
-"""The repository that holds, during a sweep, what is too young to go and has no manifest."""
+"""The repository that holds, during a sweep, what is too young to go and has no manifest; the name is nobody else's."""
+
+_CLAIMED = """\
+for each in "repositories/$1"/_manifests/tags/* "repositories/$1"/[!_]*; do
+	if [ -e "$each" ]; then echo "$each"; fi
+done
+"""
+"""What a repository of the name $1 has that no collection puts there: tags, and repositories below it."""
 
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _PROOFS = 3
@@ -129,12 +136,22 @@ class Collection:
 
     def _mark(self, server: Server, *, known: Store | None = None) -> tuple[Store, Plan]:
         """Read the storage and plan; StoreDamaged where something is wrong with it."""
+        self._refuse_claimed(server)
         store = self._undamaged(server, known)
         found = plan(store, self._order.rules)
         self._report.blobs_before = len(store.blobs)
         self._report.bytes_before = sum(each.size for each in store.blobs.values())
         gate.check_share(len(found.frees), len(store.blobs), largest=self._order.largest_share)
         return store, found
+
+    def _refuse_claimed(self, server: Server) -> None:
+        """See that the repository that is made and removed here is nobody's."""
+        claimed = self._storage(server).sh(_CLAIMED, HOLD).text.splitlines()
+        if claimed:
+            raise CollectionStopped(
+                f"somebody has the repository {HOLD}, whose name the collection needs ({claimed[0]})",
+                hint=f"rename it, while nobody pushes: cd {server.folder}/repositories && mv {HOLD} ANOTHER-NAME",
+            )
 
     def _undamaged(self, server: Server, known: Store | None) -> Store:
         """Read the storage. While pushes go on, only what was wrong each time is damage.
@@ -263,8 +280,8 @@ class Collection:
     def _collect(self, server: Server, before: Store) -> Store:
         """Take away what is planned now, with nobody writing; the storage before that."""
         report, storage = self._report, self._storage(server)
-        self._remove(storage, server, [f"repositories/{HOLD}"])
         store, found = self._mark(server, known=before)
+        self._remove(storage, server, [f"repositories/{HOLD}"])
         report.plan = found
         self._stopped("mark")
         held = self._hold(storage, server, found)

@@ -169,3 +169,26 @@ def test_an_upload_that_was_only_begun_is_no_damage(kept, kept_files, collect):
     done = json.loads(collect(kept, "--format", "json").stdout)
 
     assert done["freed"]["blobs"] > 3
+
+
+@pytest.mark.parametrize("name", ["slipway-hold", "slipway-hold/app"])
+def test_a_repository_of_somebody_s_that_has_the_collection_s_name_stops_it(kept, kept_files, collect, slipway, name):
+    """It would be removed; the registry takes writes all the time, and the name that is told is free again when renamed."""
+    kept.push_index("app", "1", [AMD64, ARM64], text="old")
+    kept.push_index("app", "1", [AMD64, ARM64], text="new")
+    kept.push_image(name, AMD64, tag="mine", text="mine")
+    kept_files.age(30 * DAY)
+    before = kept_files.blobs(), kept.process
+
+    for options in ((), ("--dry-run",)):
+        done = collect(kept, *options, check=False)
+
+        assert done.returncode == 1
+        assert "error: somebody has the repository slipway-hold, whose name the collection needs" in done.stderr
+        assert "rolling" not in done.stderr
+    assert (kept_files.blobs(), kept.process) == before
+    slipway("verify", "--deep", kept.name(name, "mine"))
+    kept_files.repository("slipway-hold").rename(kept_files.repository("mine"))
+    collect(kept)
+    assert kept_files.blobs() != before[0]
+    slipway("verify", "--deep", kept.name(name.replace("slipway-hold", "mine"), "mine"))
