@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from scripts.registry import lock, mode
 from scripts.registry.collection import commands, server
 from scripts.registry.collection.places import ThisHost
-from scripts.registry.errors import CollectionStopped, PlaceUnreachable
+from scripts.registry.errors import CollectionStopped, Locked, PlaceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,7 +66,14 @@ class ModeFile:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold a file beside the mode's, which the system lets go of however this process ends."""
-        with lock.held(f"{self._path}.lock", wait_s=0, waiting=lambda _line: None):
+        with ExitStack() as holding:
+            try:
+                holding.enter_context(lock.held(f"{self._path}.lock", wait_s=0, waiting=lambda _line: None))
+            except Locked as error:
+                raise Locked(
+                    f"the registry with {self._path}: another collection is at work",
+                    hint="let that one end, then run this",
+                ) from error
             yield
 
     def server(self) -> Server:

@@ -258,7 +258,8 @@ def test_a_second_collection_is_turned_away(kept, collect):
         done = collect(kept, check=False)
 
     assert done.returncode == 1
-    assert "another process holds it" in done.stderr
+    assert "mode: another collection is at work\n" in done.stderr
+    assert "hint: let that one end, then run this\n" in done.stderr
 
 
 @pytest.mark.parametrize(
