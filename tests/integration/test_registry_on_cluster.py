@@ -157,6 +157,7 @@ def test_the_registry_serves_collects_and_outlives_its_stack(kubeconfig, kubectl
     digests = {name: images[f"docker.io/library/{name}"] for name in ("registry:2", "python:3.11-slim")}
     setting = {
         "host": HOST,
+        "context": "localcloud",
         "storage": {"size": "1Gi"},
         "service": {"nodePort": 30500},
         "users": ["ada"],

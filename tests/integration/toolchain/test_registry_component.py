@@ -29,6 +29,7 @@ pulumi.export("ca", authority.certificate)
 def _setting(namespace, **changes):
     return {
         "host": "198.51.100.8:30500",
+        "context": "test",
         "namespace": namespace,
         "storage": {"size": "1Gi", "class": "late"},
         "service": {"nodePort": 30500},
