@@ -69,15 +69,25 @@ def parse(text: str, *, default_tag: str = "latest") -> Reference:
         host, repository = HUB, repository if "/" in repository or not repository else f"library/{repository}"
     if not is_host(host):
         raise InvalidReference(f"reference {text!r}: {host!r} is no host, as in registry.example.com:5000")
-    if not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         lower = repository != repository.lower()
         hint = "a repository's name is in lower case" if lower else "say REGISTRY/REPOSITORY:TAG"
         raise InvalidReference(f"reference {text!r}: {repository!r} is no repository", hint=hint)
-    if ":" in path and not _TAG.fullmatch(tag):
+    if ":" in path and not is_tag(tag):
         raise InvalidReference(
             f"reference {text!r}: {tag!r} is no tag", hint="letters, digits, _ . -, at most 128, no . or - first"
         )
     return Reference(host=host, repository=repository, tag=tag or ("" if digest else default_tag), digest=digest)
+
+
+def is_repository(text: str) -> bool:
+    """Tell whether this is the name of a repository."""
+    return bool(_REPOSITORY.fullmatch(text))
+
+
+def is_tag(text: str) -> bool:
+    """Tell whether this is a tag."""
+    return bool(_TAG.fullmatch(text))
 
 
 def is_host(text: str) -> bool:

@@ -312,12 +312,14 @@ class Collection:
         self._remove(storage, server, _paths(store, found))
         self._stopped("unlink")
         self._say("asking the registry's own collection what it would delete")
-        printed = self._run(server, "--dry-run").text
         try:
-            announced = gate.parse(printed)
+            announced = gate.parse(self._run(server, "--dry-run").text)
             gate.check(announced, found, store, grace_s=self._order.rules.grace_s)
-        except CollectionStopped:
-            self._relink(storage, server, store, found)
+        except (CollectionStopped, PlaceUnreachable) as error:
+            try:
+                self._relink(storage, server, store, found)
+            except RegistryError as failed:
+                raise CollectionStopped(f"{error}; and {failed}", hint=error.hint) from error
             raise
         self._stopped("gate")
         self._keeper.still_held()
@@ -353,7 +355,7 @@ class Collection:
                 folder = f"repositories/{name}/_manifests/tags/{tag}"
                 links += [(f"{folder}/current", current.digest)]
                 links += [(f"{folder}/index/{current.digest.replace(':', '/')}", current.digest)]
-        lines = "".join(f"{folder} {digest}\n" for folder, digest in links).encode()
+        lines = "".join(f"{digest} {folder}\n" for folder, digest in links).encode()
         if lines:
             arguments = (server.pid, str(server.until), str(len(lines)))
             _require(storage.sh(commands.LINK, *arguments, stdin=lines), "links cannot be written back")

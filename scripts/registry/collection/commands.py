@@ -10,6 +10,9 @@ set -u
 echo =now
 date +%s
 if [ -d repositories ]; then
+	broken=$(find repositories -name '*
+*' | head -n 1)
+	[ -z "$broken" ] || { echo "the name of a file has a line break: $broken..." >&2; exit 1; }
 	echo =folders
 	find repositories -type d \\( -name '_*' -o -path '*/_manifests/tags' -o -path '*/_manifests/revisions' \\
 		-o \\( -path '*/_manifests/tags/*' ! -path '*/_manifests/tags/*/*' \\) \\) || exit 1
@@ -30,7 +33,7 @@ echo =end
 """Everything about the storage but the content of manifests."""
 
 READ = """\
-head -c "$1" | xargs cat --
+head -c "$1" | tr '\\n' '\\0' | xargs -0 cat --
 """
 """The files that stdin names, one after the other; $1 is the number of bytes of stdin, whose end is not seen."""
 
@@ -75,15 +78,18 @@ left=$(($2 - $(date +%s) - 5))
 Where $3 bytes of stdin were sent they are read all the same: Kubernetes tells no end of a command that left some unread.
 """
 
-REMOVE = f"""{_GUARD}head -c "$3" | timeout "$left" xargs rm -rf --
+REMOVE = f"""{_GUARD}head -c "$3" | tr '\\n' '\\0' | timeout "$left" xargs -0 rm -rf --
 """
-"""Remove the folders and files that stdin names, $3 bytes of it, in that order."""
+"""Remove the folders and files that stdin names, $3 bytes of it, in that order.
 
-LINK = f"""{_GUARD}head -c "$3" | while read -r folder digest; do
+Each line is one name, whatever is in it: xargs itself would take `app copy` for two.
+"""
+
+LINK = f"""{_GUARD}head -c "$3" | while read -r digest folder; do
 	mkdir -p "$folder" && printf %s "$digest" >"$folder/link" || {{ cat >/dev/null; exit 1; }}
 done
 """
-"""Write links: each line of stdin, $3 bytes of it, is a folder and what its link holds."""
+"""Write links: each line of stdin, $3 bytes of it, is what a link holds, and its folder."""
 
 HOLD = f"""{_GUARD}folder=repositories/$4/_manifests
 mkdir -p "repositories/$4/_layers" "$folder/tags" "$folder/revisions/sha256/$5" "$(dirname "$6")" &&

@@ -6,8 +6,11 @@ Paths are below the storage's folder docker/registry/v2.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from scripts.registry.references import DIGEST, is_repository, is_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +51,34 @@ def find(store: Store, *, grace_s: int) -> tuple[Damage, ...]:
 
 
 def _repository(store: Store, name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
+    path = f"repositories/{name}"
+    if not is_repository(name):  # an administrator's copy, say
+        yield _misnamed(path, "a repository's name", effect="the collection would end here")
+        return
     yield from _folders(name, repository, young=young)
     for digest, link in sorted(repository.revisions.items()):
-        yield from _revision(store, name, digest, link.digest)
+        if DIGEST.fullmatch(digest):
+            yield from _revision(store, name, digest, link.digest)
+        else:
+            folder = f"{path}/_manifests/revisions/{digest.replace(':', '/')}"
+            yield _misnamed(
+                folder, "a manifest's digest", effect="the collection would end here, or mark something else"
+            )
     for tag, found in sorted(repository.tags.items()):
-        yield from _tag(store, name, repository, tag, found)
+        if is_tag(tag):
+            yield from _tag(store, name, repository, tag, found)
+        else:
+            yield _misnamed(f"{path}/_manifests/tags/{tag}", "a tag", effect="no client could ask for it")
+
+
+def _misnamed(path: str, what: str, *, effect: str) -> Damage:
+    return Damage(
+        where=path,
+        what=f"its name is not {what}",
+        effect=effect,
+        command=f"mv {shlex.quote(path)} ../../..",
+        advice="move it anywhere else out of the storage",
+    )
 
 
 def _folders(name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
@@ -84,21 +110,22 @@ def _folders(name: str, repository: Repository, *, young: int) -> Iterator[Damag
 
 
 def _revision(store: Store, name: str, digest: str, content: str) -> Iterator[Damage]:
-    path = f"repositories/{name}/_manifests/revisions/{digest.replace(':', '/')}/link"
+    folder = f"repositories/{name}/_manifests/revisions/{digest.replace(':', '/')}"
+    path = f"{folder}/link"
     if content != digest:
         yield Damage(
             where=path,
             what=f"the link holds {content[:80]!r}" if content else "the link is empty",
             effect="the collection would end here, or mark something else",
             command=f"printf {digest} > {path}",
-            advice=f"rm -r {path.removesuffix('/link')}",
+            advice=f"rm -r {folder}",
         )
     if digest not in store.blobs:
         yield Damage(
             where=f"{name}@{digest}",
             what="its manifest is gone",
             effect="its configuration and layers would be deleted",
-            advice=f"push it again; or give it up: rm -r {path.removesuffix('/link')}",
+            advice=f"push it again; or give it up: rm -r {folder}",
         )
     elif digest in store.unreadable:
         algorithm, _, encoded = digest.partition(":")
@@ -107,7 +134,7 @@ def _revision(store: Store, name: str, digest: str, content: str) -> Iterator[Da
             where=f"{name}@{digest}",
             what=f"its manifest cannot be read: {store.unreadable[digest]}",
             effect="the collection would end here, or delete its configuration and layers",
-            advice=f"give it up, and push it again: rm -r {path.removesuffix('/link')} {data}",
+            advice=f"give it up, and push it again: rm -r {folder} {data}",
         )
 
 

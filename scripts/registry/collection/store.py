@@ -102,7 +102,7 @@ def parse(listing: str) -> Store:
     """Read what commands.LIST printed. StoreUnreadable: it is not whole."""
     sections: dict[str, list[str]] = {}
     section: list[str] = []
-    for line in listing.splitlines():
+    for line in listing.split("\n"):  # not splitlines(): what else ends a line there may be of a name
         if line.startswith("="):
             section = sections.setdefault(line[1:], [])
         else:
@@ -128,8 +128,12 @@ def parse(listing: str) -> Store:
 
 def _stats(lines: Iterable[str]) -> Iterator[tuple[int, int, str]]:
     for line in lines:
-        size, written, path = line.split(" ", 2)
-        yield int(size), int(written), path
+        try:
+            size, written, path = line.split(" ", 2)
+            stat = int(size), int(written), path
+        except ValueError as error:  # a name that has a line break
+            raise StoreUnreadable(f"the registry's storage: {line!r} of its listing is no file") from error
+        yield stat
 
 
 def _folder(store: Store, path: str) -> None:
@@ -162,9 +166,7 @@ def _split(store: Store, parts: list[str]) -> tuple[Repository, list[str]]:
     """Return the repository that a path is of, and the rest of the path: no part of a repository's name begins with _."""
     place = next((number for number, part in enumerate(parts) if part.startswith("_")), len(parts))
     name = "/".join(parts[1:place])
-    if place == len(parts):
-        return Repository(), []
-    if parts[place] == "_uploads" and name not in store.repositories:  # an upload alone makes no repository
+    if parts[place : place + 1] not in (["_manifests"], ["_layers"]):  # an upload alone makes no repository
         return Repository(), []
     return store.repositories.setdefault(name, Repository()), parts[place:]
 

@@ -79,13 +79,15 @@ def test_a_collection_that_would_take_anything_else_is_stopped(liar, collect, li
 
 
 def test_a_collection_that_fails_is_told(liar, collect):
-    """With the last line of what it said."""
+    """With the last line of what it said; the links that were taken away for it are written back."""
     liar.start(LIE="", FAIL="failed to garbage collect: input/output error")
+    before = _links(liar), liar.files.blobs()
 
     done = collect(liar, "--no-backup", check=False)
 
     assert done.returncode == 1
     assert "the registry's garbage-collect failed (failed to garbage collect: input/output error)" in done.stderr
+    assert (_links(liar), liar.files.blobs()) == before
     assert liar.request("POST", "app/blobs/uploads/").status_code == 202
 
 
@@ -157,6 +159,21 @@ def test_a_name_that_does_not_lead_to_the_registry_is_told_before_writes_are_sto
     assert done.returncode == 1
     assert "127.0.0.1:1: no answer" in done.stderr
     assert "rolling" not in done.stderr
+
+
+def test_a_copy_by_hand_is_not_taken_for_what_it_is_a_copy_of(kept, kept_files, collect):
+    """A folder `app copy` ends the registry's own collection, and must not cost the repository `app` anything."""
+    kept.push_index("app", "1", [AMD64, ARM64], text="old")
+    index = kept.push_index("app", "1", [AMD64, ARM64], text="new")
+    shutil.copytree(kept_files.repository("app"), kept_files.repository("app copy"))
+    kept_files.age(30 * DAY)
+
+    done = collect(kept, "--no-backup", check=False)
+
+    assert done.returncode == 1
+    assert "repositories/app copy: its name is not a repository's name" in done.stderr
+    assert "mv 'repositories/app copy' ../../.." in done.stderr
+    assert kept.get("app", "1") == kept.get("app", index) is not None
 
 
 def test_an_upload_that_was_only_begun_is_no_damage(kept, kept_files, collect):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
 from scripts.benchmarks.registries import SERVERS
-from scripts.registry.collection import damage, reading
+from scripts.registry.collection import commands, damage, reading
 from scripts.registry.collection.places import ThisHost
 from scripts.registry.collection.plan import LOST_TAG, YOUNG, Rules, plan
 from scripts.registry.errors import StoreUnreadable
@@ -223,12 +224,84 @@ class TestDamage:
 
         assert "app:1: the manifest that it names has no link" in self._only(files)
 
+    @pytest.mark.parametrize("name", ["app copy", "App", "app/.old", "app\x0bcopy", "'app'"])
+    def test_a_repository_whose_name_is_none(self, server, files, name):
+        """A copy that somebody made by hand: the stock collection ends there."""
+        shutil.copytree(files.repository("app") / "_layers", files.repository(name) / "_layers")
+        shutil.copytree(files.repository("app") / "_manifests", files.repository(name) / "_manifests")
+
+        assert _collect(server).returncode != 0
+        assert f"repositories/{name}: its name is not a repository's name" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert _collect(server).returncode == 0
+        assert server.get("app", "1")
+
+    def test_a_tag_whose_name_is_none(self, server, files):
+        """It is listed, and no client takes its name."""
+        shutil.copytree(files.tag("app", "1"), files.tag("app", "1 copy"))
+
+        assert "/tags/1 copy: its name is not a tag" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert server.tags("app") == {"1"}
+
+    def test_a_manifests_folder_whose_name_is_no_digest(self, server, files):
+        """A copy of it is moved away, and no command is made of its name."""
+        folder = files.revision("app", self.arm64)
+        shutil.copytree(folder, folder.with_name(f"{folder.name} copy"))
+
+        assert " copy: its name is not a manifest's digest" in self._only(files)
+        _repair(files)
+        assert _damages(files) == []
+        assert server.get("app", self.arm64)
+
+    @pytest.mark.parametrize("name", ["app\n", "app\nrepositories/app", "app\ncopy"])
+    def test_a_line_break_in_a_name_ends_the_reading(self, files, name, shell):
+        """What is listed by lines cannot tell it from two names."""
+        (files.repository(name) / "_layers").mkdir(parents=True)
+
+        with pytest.raises(StoreUnreadable, match=r"the name of a file has a line break: repositories/app\.\.\."):
+            _read(files, shell=shell)
+
+    def test_a_line_break_in_a_blobs_name_ends_the_reading(self, files):
+        """There too."""
+        folder = files.folder / "blobs/sha256/ab/ab/data\nb"
+        folder.mkdir(parents=True)
+        (folder / "data").write_text("")
+
+        with pytest.raises(StoreUnreadable, match="'b/data' of its listing is no file"):
+            _read(files)
+
     def test_what_two_points_of_damage_say(self, files):
         """All are told at once, each with its place."""
         files.blob(self.arm64).unlink()
         (files.tag("app", "1") / "current/link").write_text("")
 
         assert len(_damages(files)) == 2
+
+
+@pytest.mark.parametrize("name", ["a copy", " a", "-a", "a'b", 'a"b', "a\\b", "a\tb", "*"])
+def test_commands_take_names_as_they_are(tmp_path, shell, name):
+    """Whatever is in a name, it is one: what is removed or linked is that, and nothing that a part of it names."""
+    until = int(time.time()) + 60
+    place = ThisHost(folder=tmp_path, shell=shell)
+    (tmp_path / "a").mkdir()
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, "SLIPWAY_READONLY_UNTIL": str(until)}) as readonly:
+
+        def sh(script, line):
+            stdin = f"{line}\n".encode()
+            return place.sh(script, str(readonly.pid), str(until), str(len(stdin)), stdin=stdin).code
+
+        try:
+            assert sh(commands.LINK, f"sha256:0 ./{name}") == 0
+            assert (tmp_path / name / "link").read_text() == "sha256:0"
+            assert place.sh(commands.READ, str(len(name) + 6), stdin=f"{name}/link\n".encode()).text == "sha256:0"
+            assert sh(commands.REMOVE, name) == 0
+        finally:
+            readonly.kill()
+
+    assert {each.name for each in tmp_path.iterdir()} - {"bin"} == {"a"}
 
 
 def test_a_storage_that_cannot_be_read_is_told(server, files):
