@@ -159,7 +159,10 @@ def _tag(store: Store, name: str, repository: Repository, tag: str, found: Tag) 
     while pending:
         parent = pending.pop()
         references = store.references.get(parent)
-        for child in references.children if references else ():
+        if not references:
+            continue
+        listed = (each for each in references.blobs if each in repository.revisions)  # what is none lacks nothing
+        for child in (*references.children, *listed):
             if child in seen:
                 continue
             seen.add(child)

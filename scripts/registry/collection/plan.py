@@ -139,7 +139,8 @@ def _reach(store: Store, repository: Repository, roots: Iterable[tuple[str, str]
         reached[digest] = reason
         references = store.references.get(digest)
         if references:
-            parts = [*references.children, references.subject]
+            # An index may list a manifest under a media type that nobody knows, as if it were a blob.
+            parts = [*references.children, *references.blobs, references.subject]
             pending += [(each, reason) for each in parts if each in repository.revisions]
         referrers += [(each, REFERRER) for each in about.get(digest, ())]
     return reached

@@ -69,7 +69,10 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What a manifest refers to: manifests of its own repository, blobs, and the manifest that it is about."""
+    """What a manifest refers to: manifests of its own repository, blobs, and the manifest that it is about.
+
+    A manifest of an unknown media type is among `blobs`, as is a layer that an index lists: BuildKit's caches do so.
+    """
 
     children: tuple[str, ...] = ()
     blobs: tuple[str, ...] = ()

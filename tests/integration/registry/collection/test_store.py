@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from scripts.benchmarks.registries import SERVERS
+from scripts.benchmarks.registries import OCI_INDEX, SERVERS
 from scripts.registry.collection import commands, damage, reading
 from scripts.registry.collection.places import ThisHost
 from scripts.registry.collection.plan import LOST_TAG, YOUNG, Rules, plan
@@ -104,6 +105,42 @@ def test_the_plan_is_what_the_registry_then_frees(server, files):
     assert done.returncode == 0, done.stderr
     assert before - files.blobs() == set(found.frees)
     assert found.live <= files.blobs()
+    assert plan(_read(files), RULES).frees == {}
+
+
+def _push_list(server, tag, *descriptors):
+    """Push an index that lists these; the index's digest."""
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    return server.put("app", tag, json.dumps(index).encode(), OCI_INDEX)
+
+
+def test_a_manifest_of_an_unknown_media_type_stays_with_its_index(server, files):
+    """Only its own link keeps its layers from the stock collection."""
+    image = server.push_image("app", AMD64)
+    _push_list(server, "1", {**image, "mediaType": "application/vnd.example.bundle.v1+json"})
+    server.push_image("app", AMD64, text="garbage")
+    before = files.blobs()
+    files.age(2 * DAY)
+
+    found = plan(_read(files), RULES)
+    for name, digest in found.unlink:
+        shutil.rmtree(files.revision(name, digest))
+    _collect(server)
+
+    assert server.get("app", image["digest"])
+    assert len(found.unlink) == 1
+    assert before - files.blobs() == set(found.frees)
+    layers = json.loads(server.get("app", image["digest"]))["layers"]
+    assert {each["digest"] for each in layers} <= files.blobs()
+
+
+def test_layers_that_an_index_lists_are_no_damage(server, files):
+    """As BuildKit's caches have them; and the index keeps them."""
+    layer = server.push_blob("app", b"a cache's layer")
+    _push_list(server, "cache", {**layer, "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"})
+    files.age(2 * DAY)
+
+    assert _damages(files) == []
     assert plan(_read(files), RULES).frees == {}
 
 
@@ -217,6 +254,15 @@ class TestDamage:
         _repair(files)
         assert _damages(files) == []
         assert server.get("app", self.arm64)
+
+    def test_a_child_that_was_deleted_below_an_unknown_media_type(self, server, files):
+        """What is listed so is walked as any other index."""
+        inner = {"digest": self.index, "size": len(server.get("app", self.index))}
+        _push_list(server, "2", {**inner, "mediaType": "application/vnd.example.bundle.v1+json"})
+        shutil.rmtree(files.tag("app", "1"))
+        server.request("DELETE", f"app/manifests/{self.arm64}")
+
+        assert f"app:2: {self.arm64} of its index is missing" in self._only(files)
 
     def test_a_tag_whose_manifest_has_no_link(self, files):
         """The stock collection would take its layers."""

@@ -75,6 +75,17 @@ def test_indexes_within_indexes_keep_their_images():
     assert _freed(plan(store, RULES)) == set()
 
 
+def test_an_index_keeps_a_manifest_of_a_media_type_that_nobody_knows():
+    """It is listed as blobs are, and what it is made of stays; a layer that an index lists stays too."""
+    store = _store(manifests={"1": (OLD, (), ("2", "e")), "2": (OLD, (), ("c",))}, tags=[("1", "1", OLD)])
+
+    found = plan(store, RULES)
+
+    assert found.unlink == ()
+    assert found.kept[("app", _digest("2"))] == TAG
+    assert _freed(found) == set()
+
+
 def test_an_image_that_lost_its_tag_ten_minutes_ago_is_not_old():
     """Whatever its push date: it lost the tag when the next one got it."""
     store = _store(
@@ -309,10 +320,10 @@ def _stores(draw):
     for number, name in enumerate(names):
         below = names[:number] or [name]
         children = draw(st.lists(st.sampled_from(below), max_size=3)) if number else []
-        parts = draw(st.lists(st.sampled_from(names), max_size=3))
+        parts = draw(st.lists(st.sampled_from([*below, *(f"b{each}" for each in names)]), max_size=3))
         subject = draw(st.sampled_from(["", *names]))
         store.references[_digest(name)] = References(
-            tuple(map(_digest, children)), tuple(_digest(f"b{each}") for each in parts), subject and _digest(subject)
+            tuple(map(_digest, children)), tuple(map(_digest, parts)), subject and _digest(subject)
         )
         store.blobs[_digest(name)] = Blob(10, draw(times))
     for name in ("app", "team/app"):
@@ -340,7 +351,8 @@ def test_nothing_that_can_be_reached_is_planned(store):
                 assert (name, digest) not in gone
                 assert not set(store.references[digest].blobs) & found.frees.keys()
                 assert digest not in found.frees
-                pending += [each for each in store.references[digest].children if each not in pending]
+                listed = {*store.references[digest].children, *store.references[digest].blobs} & store.references.keys()
+                pending += listed - set(pending)
 
 
 @given(_stores())
@@ -350,7 +362,8 @@ def test_what_stays_is_whole_and_what_goes_is_old(store):
 
     for name, digest in found.kept:
         parts = store.references[digest]
-        assert all((name, child) in found.kept for child in parts.children)
+        listed = {*parts.children, *parts.blobs} & store.references.keys()
+        assert all((name, child) in found.kept for child in listed)
         assert not {*parts.blobs, digest} & found.frees.keys()
     for name, digest in found.unlink:
         assert store.repositories[name].revisions[digest].written <= NOW - DAY
