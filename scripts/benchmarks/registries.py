@@ -162,13 +162,14 @@ class Registry:
             raise StageFailed(f"PUT {path}: {answer.status_code} {answer.text}")
         return digest_of(body)
 
-    def push_blob(self, repository: str, content: bytes) -> dict[str, Any]:
+    def push_blob(self, repository: str, content: bytes, *, algorithm: str = "sha256") -> dict[str, Any]:
         """Store a blob; its digest and size."""
+        digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
         answer = self.request("POST", f"{repository}/blobs/uploads/").raise_for_status()
         place = httpx.URL(f"http://{self.host}").join(answer.headers["location"])
-        place = place.copy_merge_params({"digest": digest_of(content)})
+        place = place.copy_merge_params({"digest": digest})
         self._client.put(place, content=content).raise_for_status()
-        return {"digest": digest_of(content), "size": len(content)}
+        return {"digest": digest, "size": len(content)}
 
     def push_image(
         self,

@@ -136,6 +136,20 @@ def _revision(store: Store, name: str, digest: str, content: str) -> Iterator[Da
             effect="the collection would end here, or delete its configuration and layers",
             advice=f"give it up, and push it again: rm -r {folder} {data}",
         )
+    elif foreign := _foreign(store, digest):
+        yield Damage(
+            where=f"{name}@{digest}",
+            what=f"it refers to {foreign}",
+            effect="what it refers to would be deleted",
+            advice=f"push it again with sha256 digests, then give this one up: rm -r {folder}",
+        )
+
+
+def _foreign(store: Store, digest: str) -> str:
+    """Return a digest that a manifest refers to and that is not sha256: its content is stored by another one, its sha256."""
+    references = store.references.get(digest)
+    parts = (*references.children, *references.blobs) if references else ()
+    return next((each for each in parts if not DIGEST.fullmatch(each)), "")
 
 
 def _tag(store: Store, name: str, repository: Repository, tag: str, found: Tag) -> Iterator[Damage]:

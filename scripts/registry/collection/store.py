@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _MANIFEST_TYPES = (
     manifests.INDEXES | manifests.IMAGES | {"", "application/vnd.docker.distribution.manifest.v1+prettyjws"}
 )
+_ANY_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")  # image-spec, descriptor.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,6 @@ def references_of(digest: str, body: bytes) -> References:
 
 def _digests(descriptors: Iterable[Any], key: str = "digest") -> tuple[str, ...]:
     found = [each.get(key) if isinstance(each, dict) else None for each in descriptors]
-    if not all(isinstance(each, str) and ":" in each for each in found):
+    if not all(isinstance(each, str) and _ANY_DIGEST.fullmatch(each) for each in found):
         raise ValueError("a descriptor of it has no digest")
     return tuple(dict.fromkeys(str(each) for each in found))

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from scripts.benchmarks.registries import OCI_INDEX, SERVERS
+from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, SERVERS
 from scripts.registry.collection import commands, damage, reading
 from scripts.registry.collection.places import ThisHost
 from scripts.registry.collection.plan import LOST_TAG, YOUNG, Rules, plan
@@ -227,6 +227,35 @@ class TestDamage:
         files.blob(self.arm64).write_text(content)
 
         assert "its manifest cannot be read" in self._only(files)
+
+    def test_a_manifest_that_refers_to_another_digest_than_sha256(self, server, files):
+        """The registry stores the layer by its sha256, and its own collection finds nobody who refers to that."""
+        config = server.push_blob("sha512", b"{}")
+        layer = server.push_blob("sha512", b"a layer", algorithm="sha512")
+        types = {
+            "config": "application/vnd.oci.image.config.v1+json",
+            "layer": "application/vnd.oci.image.layer.v1.tar",
+        }
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {"mediaType": types["config"], **config},
+            "layers": [{"mediaType": types["layer"], **layer}],
+        }
+        image = server.put("sha512", "1", json.dumps(manifest).encode(), OCI_MANIFEST)
+        files.age(2 * DAY)
+        found = damage.find(_read(files), grace_s=DAY)
+
+        assert [str(each) for each in found] == [
+            f"sha512@{image}: it refers to {layer['digest']}; what it refers to would be deleted"
+        ]
+        assert server.request("HEAD", f"sha512/blobs/{layer['digest']}").status_code == 200
+        _collect(server)
+        server.restart()
+        assert server.request("HEAD", f"sha512/blobs/{layer['digest']}").status_code == 404
+        server.push_image("sha512", AMD64, tag="1")
+        subprocess.run(["sh", "-c", found[0].repair.partition(": ")[2]], cwd=files.folder, check=True)
+        assert _damages(files) == []
 
     def test_a_repository_without_manifests(self, files):
         """All its blobs would go."""
