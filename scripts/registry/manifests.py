@@ -131,25 +131,34 @@ def parse(body: bytes, media_type: str, *, name: str) -> Index | Image:
     """Read a manifest; `name` is what errors call it. Content that disagrees with its own media type is refused."""
     text, found = _load(body, name)
     kind = str(found.get("mediaType") or media_type.partition(";")[0].strip())
+    parts, layers = array(found, "manifests"), array(found, "layers")
     if kind not in INDEXES | IMAGES:
-        kind = OCI_INDEX if "manifests" in found else OCI_MANIFEST if {"config", "layers"} <= found.keys() else kind
+        image = layers is not None and "config" in found and found.get("manifests") is None
+        kind = OCI_MANIFEST if image else OCI_INDEX if parts is not None else kind
     if kind in INDEXES:
-        if not isinstance(found.get("manifests"), list) or "config" in found or "layers" in found:
+        if parts is None or found.get("config") is not None or found.get("layers") is not None:
             raise InvalidManifest(f"{name}: it says that it is an index, and has no list of manifests or one too many")
         texts = [text[start:end] for start, end in _elements(text, name)]
         return Index(
             media_type=kind,
             body=body,
-            descriptors=tuple(
-                _descriptor(each, text, name) for each, text in zip(found["manifests"], texts, strict=True)
-            ),
+            descriptors=tuple(_descriptor(each, text, name) for each, text in zip(parts, texts, strict=True)),
             annotations=_strings(found.get("annotations")),
         )
-    if kind not in IMAGES or not isinstance(found.get("layers"), list):
+    if kind not in IMAGES or layers is None:
         raise InvalidManifest(f"{name}: {kind or 'content without a type'} is neither an image nor an index")
     config = _descriptor(found.get("config"), "", name)
-    layers = tuple(_descriptor(each, "", name) for each in found["layers"])
-    return Image(media_type=kind, body=body, config=config, layers=layers)
+    return Image(
+        media_type=kind, body=body, config=config, layers=tuple(_descriptor(each, "", name) for each in layers)
+    )
+
+
+def array(found: Mapping[str, Any], name: str) -> list[Any] | None:
+    """Return a member that is an array, None where there is none. Go writes one without elements as null."""
+    value = found.get(name, ...)
+    if value is None:
+        return []
+    return value if isinstance(value, list) else None
 
 
 def merge(target: Index, contributions: Iterable[Contribution]) -> tuple[Index, tuple[Change, ...]]:
@@ -314,7 +323,10 @@ def _array(text: str, name: str) -> tuple[int, int]:
 
 def _elements(text: str, name: str) -> list[tuple[int, int]]:
     start, end = _array(text, name)
-    spans, position = [], _skip(text, start + 1)
+    spans: list[tuple[int, int]] = []
+    if text[start] != "[":  # null
+        return spans
+    position = _skip(text, start + 1)
     while position < end - 1:
         _, stop = _DECODER.raw_decode(text, position)
         spans.append((position, stop))

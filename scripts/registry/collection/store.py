@@ -209,16 +209,15 @@ def references_of(digest: str, body: bytes) -> References:
     if not isinstance(found, dict):
         raise ValueError("it is no manifest")  # noqa: TRY004 - of what the file says, not of a value's type
     subject = _digests([found["subject"]])[0] if found.get("subject") else ""
-    if isinstance(found.get("manifests"), list):
-        parts = found["manifests"]
-        children = [each for each in parts if isinstance(each, dict) and each.get("mediaType", "") in _MANIFEST_TYPES]
-        others = [each for each in parts if each not in children]
-        return References(children=_digests(children), blobs=_digests(others), subject=subject)
-    if isinstance(found.get("layers"), list) and "config" in found:
-        return References(blobs=_digests([found["config"], *found["layers"]]), subject=subject)
-    if isinstance(found.get("fsLayers"), list):  # schema 1
-        return References(blobs=_digests(found["fsLayers"], "blobSum"))
-    raise ValueError("it is no manifest")
+    config = [found["config"]] if found.get("config") is not None else []
+    parts, layers, schema_1 = (manifests.array(found, name) for name in ("manifests", "layers", "fsLayers"))
+    if parts is None and schema_1 is None and (layers is None or not config):
+        raise ValueError("it is no manifest")
+    # All of them: with an empty one of one kind may come a full one of another.
+    children = [each for each in parts or () if isinstance(each, dict) and each.get("mediaType", "") in _MANIFEST_TYPES]
+    others = [each for each in parts or () if each not in children]
+    blobs = (*_digests([*others, *config, *(layers or ())]), *_digests(schema_1 or (), "blobSum"))
+    return References(children=_digests(children), blobs=blobs, subject=subject)
 
 
 def _digests(descriptors: Iterable[Any], key: str = "digest") -> tuple[str, ...]:

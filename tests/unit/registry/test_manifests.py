@@ -53,6 +53,22 @@ def _digests(index):
     return {str(platform): each.digest for platform, each in index.images().items()}
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_that_go_wrote_as_null_is_an_empty_one(indent):
+    """Registries take it: an index without parts can be merged into, and an image without layers is one."""
+    target = _index(None, indent, config=None, layers=None)
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _digest("config"), "size": 2}
+    body = json.dumps({"schemaVersion": 2, "config": config, "layers": None, "manifests": None}).encode()
+
+    merged, _ = manifests.merge(target, [_contribution("linux/amd64", 1)])
+
+    assert target.descriptors == ()
+    assert _digests(merged) == {"linux/amd64": _digest(("linux/amd64", 1))}
+    assert json.loads(merged.body)["manifests"] == [_entry("linux/amd64", 1)]
+    for media_type in (OCI_MANIFEST, ""):
+        assert manifests.parse(body, media_type, name="image").layers == ()
+
+
 @given(present=WANTED, wanted=WANTED, attest=st.booleans(), indent=STYLES)
 def test_a_merge_is_idempotent_and_never_shrinks(present, wanted, attest, indent):
     """Once more is the same bytes; every platform of before is there, and every wanted one is what was wanted."""

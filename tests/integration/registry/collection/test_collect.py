@@ -12,6 +12,9 @@ import pytest
 from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
 from scripts.registry.errors import VerificationFailed
 
+
+from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 DAY = 86400
 
@@ -121,6 +124,24 @@ def test_signatures_go_with_their_image(kept, kept_files, collect):
         path.parent.name for path in kept_files.repository("signed").glob("_manifests/revisions/sha256/*/link")
     }
     assert len(revisions) == 4
+
+
+def test_an_artifact_without_layers_is_nothing_special(kept, kept_files, collect):
+    """Go writes an empty slice as null, and registries take it so."""
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", **kept.push_blob("artifact", b"{}")}
+    for tag, media_type, members in (
+        ("image", OCI_MANIFEST, {"config": config, "layers": None}),
+        ("index", OCI_INDEX, {"manifests": None}),
+    ):
+        body = json.dumps({"schemaVersion": 2, "mediaType": media_type, **members}).encode()
+        kept.put("artifact", tag, body, media_type)
+    kept_files.age(2 * DAY)
+
+    done = json.loads(collect(kept, "--format", "json").stdout)
+
+    assert done["freed"]["blobs"] > 8
+    assert config["digest"] in kept_files.blobs()
+    assert kept.get("artifact", "index")
 
 
 def test_listed_digests_stay(kept, collect, tmp_path):

@@ -1,0 +1,57 @@
+"""What manifests and listings say, as a storage's value."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scripts.registry import manifests
+from scripts.registry.collection import store
+from scripts.registry.collection.store import References
+from scripts.registry.manifests import OCI_MANIFEST
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+
+
+def _references(**members):
+    body = json.dumps({"schemaVersion": 2, **members}).encode()
+    return store.references_of(manifests.digest_of(body), body)
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({"config": {"digest": A}, "layers": None}, References(blobs=(A,))),
+        ({"manifests": None}, References()),
+        ({"config": None, "layers": None, "manifests": [{"digest": A}]}, References(children=(A,))),
+        ({"config": {"digest": A}, "layers": [{"digest": B}], "manifests": None}, References(blobs=(A, B))),
+        ({"fsLayers": [{"blobSum": A}], "manifests": None}, References(blobs=(A,))),
+    ],
+)
+def test_an_array_that_go_wrote_as_null_is_an_empty_one(members, found):
+    """And hides nothing that is listed beside it."""
+    assert _references(**members) == found
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"layers": []},
+        {"config": None, "layers": []},
+        {"manifests": {}},
+        {"config": {"digest": A}, "layers": "none"},
+    ],
+)
+def test_what_is_no_manifest_is_told(members):
+    """Neither an index nor an image."""
+    with pytest.raises(ValueError, match="it is no manifest"):
+        _references(**members)
+
+
+@pytest.mark.parametrize("digest", ["", "sha256", "sha256:", "sha256:a b", "sha256:../x", None, 5])
+def test_a_descriptor_without_a_digest_is_told(digest):
+    """No path and no command is ever made of what is none."""
+    with pytest.raises(ValueError, match="a descriptor of it has no digest"):
+        _references(manifests=[{"mediaType": OCI_MANIFEST, "digest": digest}])
