@@ -43,10 +43,21 @@ class Damage:
 
 def find(store: Store, *, grace_s: int) -> tuple[Damage, ...]:
     """Return all that is wrong. What was written within the grace time may be a push that goes on just now."""
-    return tuple(
+    strays = (_stray(path) for path in sorted(store.strays))
+    repositories = (
         damage
         for name, repository in sorted(store.repositories.items())
         for damage in _repository(store, name, repository, young=store.now - grace_s)
+    )
+    return (*strays, *repositories)
+
+
+def _stray(path: str) -> Damage:
+    return Damage(
+        where=path,
+        what="no blob can be there",
+        effect="the collection would end here",
+        advice=f"move it out of the storage: mv {shlex.quote(path)} ELSEWHERE",
     )
 
 

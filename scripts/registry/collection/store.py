@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MANIFEST_TYPES = (
     manifests.INDEXES | manifests.IMAGES | {"", "application/vnd.docker.distribution.manifest.v1+prettyjws"}
 )
+_BLOB = re.compile(r"blobs/(sha256|sha512)/(?P<first>[0-9a-f]{2})/((?P=first)[0-9a-f]{62}(?:[0-9a-f]{64})?)/data")
 _ANY_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")  # image-spec, descriptor.md
 
 
@@ -92,6 +93,8 @@ class Store:
     references: dict[str, References] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     """Manifests that are no manifests, and why."""
+    strays: list[str] = field(default_factory=list)
+    """Files that are named as a blob's content is, where there can be no blob."""
 
     def revisions(self) -> set[str]:
         """Return the digests of all manifests that some repository has."""
@@ -120,8 +123,10 @@ def parse(listing: str) -> Store:
     for line in sections.get("folders", ()):
         _folder(store, line)
     for size, written, path in _stats(sections.get("blobs", ())):
-        _, algorithm, _, encoded, _ = path.split("/")
-        store.blobs[f"{algorithm}:{encoded}"] = Blob(size, written)
+        if place := _BLOB.fullmatch(path):
+            store.blobs[f"{place[1]}:{place[3]}"] = Blob(size, written)
+        else:
+            store.strays.append(path)
     contents: dict[str, str] = {}
     for line in sections.get("contents", ()):
         path, _, content = line.partition(":")
@@ -205,7 +210,10 @@ def references_of(digest: str, body: bytes) -> References:
     algorithm, _, encoded = digest.partition(":")
     if hashlib.new(algorithm, body).hexdigest() != encoded:
         raise ValueError("its content has another digest")
-    found = json.loads(body)
+    try:
+        found = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("it is no manifest")  # noqa: TRY004 - of what the file says, not of a value's type
     subject = _digests([found["subject"]])[0] if found.get("subject") else ""

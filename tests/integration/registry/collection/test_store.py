@@ -339,9 +339,24 @@ class TestDamage:
         with pytest.raises(StoreUnreadable, match=r"the name of a file has a line break: repositories/app\.\.\."):
             _read(files, shell=shell)
 
+    @pytest.mark.parametrize("place", ["{}/x/data", "{} copy/data", "data", "../../data"])
+    def test_a_file_where_no_blob_can_be(self, server, files, place):
+        """Of a copy by hand, say: the stock collection ends there."""
+        path = files.folder / "blobs/sha256" / self.arm64[7:9] / place.format(self.arm64[7:])
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+
+        assert _collect(server).returncode != 0
+        assert ": no blob can be there" in self._only(files)
+        (found,) = damage.find(_read(files), grace_s=DAY)
+        advice = found.repair.partition(": ")[2].replace("ELSEWHERE", "../../..")
+        subprocess.run(["sh", "-c", advice], cwd=files.folder, check=True)
+        assert _damages(files) == []
+        assert _collect(server).returncode == 0
+
     def test_a_line_break_in_a_blobs_name_ends_the_reading(self, files):
         """There too."""
-        folder = files.folder / "blobs/sha256/ab/ab/data\nb"
+        folder = files.folder / "blobs/sha256/ab/a\nb"
         folder.mkdir(parents=True)
         (folder / "data").write_text("")
 

@@ -50,6 +50,16 @@ def test_what_is_no_manifest_is_told(members):
         _references(**members)
 
 
+def test_a_manifest_that_is_nested_too_deeply_is_told():
+    """Registries take it where nobody looks at the member."""
+    body = b'{"schemaVersion": 2, "layers": [], "config": {}, "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    found = store.Store(now=0)
+
+    store.learn(found, {manifests.digest_of(body): body})
+
+    assert found.unreadable == {manifests.digest_of(body): "it is nested too deeply"}
+
+
 @pytest.mark.parametrize("digest", ["", "sha256", "sha256:", "sha256:a b", "sha256:../x", None, 5])
 def test_a_descriptor_without_a_digest_is_told(digest):
     """No path and no command is ever made of what is none."""
