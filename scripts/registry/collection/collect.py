@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from scripts.registry.exchange import Protocol, Response
 
 HOLD = "slipway-hold"
-"""The repository that holds, during a sweep, what is too young to go and has no manifest; the name is nobody else's."""
+"""The repository that holds, during a sweep, what is to stay and has no manifest; the name is nobody else's."""
 
 _CLAIMED = """\
 for each in "repositories/$1"/_manifests/tags/* "repositories/$1"/[!_]*; do
@@ -102,12 +102,12 @@ class Collection:
         if order.dry_run:
             server = self._keeper.server()
             server.check()
-            report.plan = self._mark(server)[1]
+            report.plan = self._begin(server)[1]
             return report
         with self._keeper.held():
             server = self._usual(self._keeper.server())
             server.check()
-            store, report.plan = self._mark(server)
+            store, report.plan = self._begin(server)
             self._part("mark")
             if not server.deletes:
                 report.notes.append("the registry's API deletes nothing; a collection does all the same")
@@ -133,6 +133,13 @@ class Collection:
             return server
         self._say("a run that died left the registry read-only; restoring it first")
         return self._restore(server)
+
+    def _begin(self, server: Server) -> tuple[Store, Plan]:
+        """Mark, and note what is left alone."""
+        store, found = self._mark(server)
+        spared = damage.spared(store, grace_s=self._order.rules.grace_s)
+        self._report.notes += [f"{each} (in {server.folder})" for each in spared]
+        return store, found
 
     def _mark(self, server: Server, *, known: Store | None = None) -> tuple[Store, Plan]:
         """Read the storage and plan; StoreDamaged where something is wrong with it."""
@@ -167,7 +174,7 @@ class Collection:
                 time.sleep(_PAUSE_S)
             store = reading.read(self._storage(server), known=known.references if known else None)
             store.repositories.pop(HOLD, None)
-            found = damage.find(store, grace_s=self._order.rules.grace_s)
+            found = damage.find(store)
             lasting = [each for each in found if not number or each in lasting]
             if not lasting:
                 return store
@@ -328,7 +335,7 @@ class Collection:
         self._stopped("sweep")
 
     def _hold(self, storage: Place, server: Server, found: Plan) -> list[str]:
-        """Store a manifest of what has none and is too young to go; the paths to remove afterwards."""
+        """Store a manifest of what has none and is to stay; the paths to remove afterwards."""
         if not found.held:
             return []
         layers = [{"mediaType": "application/octet-stream", "digest": each, "size": 0} for each in sorted(found.held)]
@@ -337,7 +344,9 @@ class Collection:
         digest = sha256(body).hexdigest()
         path = reading.path_of(f"sha256:{digest}")
         arguments = (server.pid, str(server.until), str(len(body)), HOLD, digest, path)
-        _require(storage.sh(commands.HOLD, *arguments, stdin=body), "what is too young to go cannot be held")
+        _require(
+            storage.sh(commands.HOLD, *arguments, stdin=body), "what is to stay and has no manifest cannot be held"
+        )
         return [f"repositories/{HOLD}", path.removesuffix("/data")]
 
     def _remove(self, storage: Place, server: Server, paths: Iterable[str]) -> None:

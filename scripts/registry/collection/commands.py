@@ -19,7 +19,8 @@ if [ -d repositories ]; then
 	echo =links
 	find repositories -name _uploads -prune -o -type f -name link -exec stat -c '%s %Y %n' {} + || exit 1
 	echo =contents
-	find repositories -type f -name link \\( -path '*/_manifests/revisions/*' -o -path '*/current/link' \\) \\
+	find repositories -type f -name link \\( -path '*/_manifests/revisions/*' -o -path '*/current/link' \\
+		-o \\( -path '*/_layers/*' ! -path '*/_layers/sha256/*' \\) \\) \\
 		-exec grep -H '' {} +
 	echo =uploads
 	find repositories -type f -path '*/_uploads/*' -exec stat -c '%Y %n' {} + 2>/dev/null

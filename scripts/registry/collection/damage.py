@@ -41,15 +41,32 @@ class Damage:
         return "; or ".join(filter(None, (self.command, self.advice)))
 
 
-def find(store: Store, *, grace_s: int) -> tuple[Damage, ...]:
-    """Return all that is wrong. What was written within the grace time may be a push that goes on just now."""
+def find(store: Store) -> tuple[Damage, ...]:
+    """Return all that is wrong."""
     strays = (_stray(path) for path in sorted(store.strays))
     repositories = (
         damage
         for name, repository in sorted(store.repositories.items())
-        for damage in _repository(store, name, repository, young=store.now - grace_s)
+        for damage in _repository(store, name, repository)
     )
     return (*strays, *repositories)
+
+
+def spared(store: Store, *, grace_s: int) -> tuple[str, ...]:
+    """Tell which repositories are left as they are, since nobody can tell what they were to become; and what gives them up.
+
+    The registry's own collection goes on over them. What was written within the grace time is a push that goes on.
+    """
+    young, found = store.now - grace_s, []
+    for name, repository in sorted(store.repositories.items()):
+        if repository.begun and any(written <= young for written in repository.layers.values()):
+            what = "it has layers and no _manifests, as of a first push that was given up; its layers stay"
+        elif repository.untagged and any(each.written <= young for each in repository.revisions.values()):
+            what = "it has manifests and no tags, as of pushes by digest alone; all of it stays"
+        else:
+            continue
+        found.append(f"{name}: {what}; if nothing of it is in use: rm -r repositories/{name}")
+    return tuple(found)
 
 
 def _stray(path: str) -> Damage:
@@ -61,12 +78,12 @@ def _stray(path: str) -> Damage:
     )
 
 
-def _repository(store: Store, name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
+def _repository(store: Store, name: str, repository: Repository) -> Iterator[Damage]:
     path = f"repositories/{name}"
     if not is_repository(name):  # an administrator's copy, say
         yield _misnamed(path, "a repository's name", effect="the collection would end here")
         return
-    yield from _folders(name, repository, young=young)
+    yield from _folders(name, repository)
     for digest, link in sorted(repository.revisions.items()):
         if DIGEST.fullmatch(digest):
             yield from _revision(store, name, digest, link.digest)
@@ -92,31 +109,14 @@ def _misnamed(path: str, what: str, *, effect: str) -> Damage:
     )
 
 
-def _folders(name: str, repository: Repository, *, young: int) -> Iterator[Damage]:
+def _folders(name: str, repository: Repository) -> Iterator[Damage]:
     path = f"repositories/{name}"
-    if "_manifests" not in repository.folders:
-        if all(written > young for written in repository.layers.values()):
-            return  # a first push, before its first manifest
-        yield Damage(
-            where=path,
-            what="it has layers and no _manifests",
-            effect="all its blobs would be deleted",
-            advice=f"if it was never pushed to the end: rm -r {path}; else push its images again, or restore _manifests",
-        )
-        return
-    if "_layers" not in repository.folders and (repository.revisions or repository.tags):
+    if not repository.begun and "_layers" not in repository.folders and (repository.revisions or repository.tags):
         yield Damage(
             where=path,
             what="it has manifests and no _layers",
             effect="it would be overlooked, and all its blobs deleted",
             advice=f"mkdir {path}/_layers, then push its images again: their layers' links are gone",
-        )
-    if "tags" not in repository.folders and any(each.written <= young for each in repository.revisions.values()):
-        yield Damage(
-            where=path,
-            what="it has manifests and no tags",
-            effect="all of it would count as untagged",
-            advice=f"if nothing of it is in use: rm -r {path}; else mkdir {path}/_manifests/tags and push its tags again",
         )
 
 

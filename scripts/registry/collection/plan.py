@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scripts.registry.collection.store import Repository, Store
 
 TAG, LOST_TAG, YOUNG, LISTED = "a tag", "lost its tag within the grace time", "pushed within the grace time", "listed"
-REFERRER = "about something that is kept"
+REFERRER, UNTAGGED = "about something that is kept", "of a repository that never had a tag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,9 @@ class Plan:
     """What goes, what is expected to be freed by it, and why the rest stays.
 
     `unlink` are manifests of a repository, `untag` are tags with the reason; `frees` the blobs, with their sizes in
-    bytes, that nothing needs any more then. `held` are blobs without a manifest that are too young to go. `live` is
-    all that must be there afterwards. `kept` tells why, for each manifest (repository, digest) that stays.
+    bytes, that nothing needs any more then. `held` are blobs without a manifest that are too young to go, or of a
+    repository that never had one. `live` is all that must be there afterwards. `kept` tells why, for each manifest
+    (repository, digest) that stays.
     """
 
     unlink: tuple[tuple[str, str], ...]
@@ -92,7 +93,7 @@ def plan(store: Store, rules: Rules) -> Plan:
         if (name, digest) not in kept
     )
     live = _live(store, kept)
-    held = frozenset(_young_blobs(store, young=young) - live)
+    held = frozenset(_unfinished(store, young=young) - live)
     return Plan(
         unlink=unlink,
         untag=untag,
@@ -119,6 +120,8 @@ def _roots(
             yield digest, LISTED
         if link.written > young:
             yield digest, YOUNG
+        if repository.untagged:  # nobody can tell which of it is in use
+            yield digest, UNTAGGED
 
 
 def _reach(store: Store, repository: Repository, roots: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -157,9 +160,9 @@ def _live(store: Store, kept: Iterable[tuple[str, str]]) -> set[str]:
     return live
 
 
-def _young_blobs(store: Store, *, young: int) -> set[str]:
-    """Return the blobs that were written, or given to a repository, within the grace time."""
+def _unfinished(store: Store, *, young: int) -> set[str]:
+    """Return the blobs that were written, or given to a repository, within the grace time, or to one without a manifest."""
     found = {digest for digest, blob in store.blobs.items() if blob.written > young}
     for repository in store.repositories.values():
-        found.update(digest for digest, written in repository.layers.items() if written > young)
+        found.update(digest for digest, written in repository.layers.items() if written > young or repository.begun)
     return found & store.blobs.keys()

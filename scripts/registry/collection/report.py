@@ -67,7 +67,9 @@ def text(report: Report) -> str:
     rows += [("kept", str(count), "", f"manifests: {reason}") for reason, count in plan.reasons().items()]
     rows += [("kept", str(count), "", f"tags: {reason}") for reason, count in kept.items() if reason != "tag"]
     if plan.held:
-        rows.append(("kept", str(len(plan.held)), "", "blobs without a manifest, within the grace time"))
+        rows.append(
+            ("kept", str(len(plan.held)), "", "blobs without a manifest, of pushes that go on or were given up")
+        )
     lines.append(output.table(("WHAT", "COUNT", "SIZE", "WHY"), rows))
     if report.stopped:
         parts = ", ".join(f"{name} {took:.1f}" for name, took in report.stopped.items())

@@ -61,6 +61,16 @@ class Repository:
     revisions: dict[str, Link] = field(default_factory=dict)
     layers: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether it has no manifests, and by its folders never had one: a first push goes on, or was given up."""
+        return "_manifests" not in self.folders
+
+    @property
+    def untagged(self) -> bool:
+        """Tell whether it has no tags, and by its folders never had one: it was pushed by digest alone."""
+        return "_manifests" in self.folders and "tags" not in self.folders
+
 
 @dataclass(frozen=True, slots=True)
 class Blob:
@@ -161,7 +171,8 @@ def _link(store: Store, parts: list[str], written: int, contents: Mapping[str, s
     repository, rest = _split(store, parts)
     match rest:
         case ["_layers", algorithm, encoded, "link"]:
-            repository.layers[f"{algorithm}:{encoded}"] = written
+            # By whatever digest it was pushed, its content is stored by its sha256.
+            repository.layers[contents.get("/".join(parts)) or f"{algorithm}:{encoded}"] = written
         case ["_manifests", "revisions", algorithm, encoded, "link"]:
             repository.revisions[f"{algorithm}:{encoded}"] = Link(written, contents.get("/".join(parts), ""))
         case ["_manifests", "tags", tag, "current", "link"]:

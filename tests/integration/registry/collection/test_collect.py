@@ -12,9 +12,6 @@ import pytest
 from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
 from scripts.registry.errors import VerificationFailed
 
-
-from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST
-
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 DAY = 86400
 
@@ -124,6 +121,31 @@ def test_signatures_go_with_their_image(kept, kept_files, collect):
         path.parent.name for path in kept_files.repository("signed").glob("_manifests/revisions/sha256/*/link")
     }
     assert len(revisions) == 4
+
+
+def test_what_was_never_pushed_to_the_end_or_never_tagged_stays(kept, kept_files, collect):
+    """Neither keeps the rest from being collected; the report says what is left, and what gives it up."""
+    layer = kept.push_blob("typo", b"a layer, and then ^C")["digest"]
+    image = kept.push_image("bydigest", AMD64, text="by digest")["digest"]
+    kept_files.age(30 * DAY)
+
+    planned = collect(kept, "--dry-run")
+    done = collect(kept, "--format", "json")
+
+    notes = json.loads(done.stdout)["notes"]
+    folder = f"(in {kept_files.folder})"
+    assert [note for note in notes if folder in note] == [
+        "bydigest: it has manifests and no tags, as of pushes by digest alone; all of it stays; "
+        f"if nothing of it is in use: rm -r repositories/bydigest {folder}",
+        "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay; "
+        f"if nothing of it is in use: rm -r repositories/typo {folder}",
+    ]
+    assert all(note in planned.stderr for note in notes if folder in note)
+    assert json.loads(done.stdout)["freed"]["blobs"] > 8
+    assert layer in kept_files.blobs()
+    assert kept.get("bydigest", image)
+    kept_files.age(30 * DAY)
+    assert "nothing to collect" in collect(kept).stdout
 
 
 def test_an_artifact_without_layers_is_nothing_special(kept, kept_files, collect):

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, SERVERS
+from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, SERVERS, digest_of
 from scripts.registry.collection import commands, damage, reading
 from scripts.registry.collection.places import ThisHost
-from scripts.registry.collection.plan import LOST_TAG, YOUNG, Rules, plan
+from scripts.registry.collection.plan import LOST_TAG, UNTAGGED, YOUNG, Rules, plan
 from scripts.registry.errors import StoreUnreadable
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -38,12 +38,12 @@ def _read(files, **options):
 
 
 def _damages(files):
-    return [str(each) for each in damage.find(_read(files), grace_s=DAY)]
+    return [str(each) for each in damage.find(_read(files))]
 
 
 def _repair(files):
     """Do what the findings say."""
-    for each in damage.find(_read(files), grace_s=DAY):
+    for each in damage.find(_read(files)):
         subprocess.run(["sh", "-c", each.command], cwd=files.folder, check=True)
 
 
@@ -85,7 +85,7 @@ def test_a_storage_is_read_whole(server, files, shell):
     assert found.blobs.keys() == files.blobs()
     assert found.blobs[first].size == len(server.get("team/app", first))
     assert found.uploads
-    assert damage.find(found, grace_s=DAY) == ()
+    assert damage.find(found) == ()
 
 
 def test_the_plan_is_what_the_registry_then_frees(server, files):
@@ -219,7 +219,7 @@ class TestDamage:
         files.blob(self.arm64).unlink()
 
         assert f"app@{self.arm64}: its manifest is gone" in self._only(files)
-        assert "push it again" in damage.find(_read(files), grace_s=DAY)[0].repair
+        assert "push it again" in damage.find(_read(files))[0].repair
 
     @pytest.mark.parametrize("content", ["", '{"schemaVersion": 2}', "{}", "no JSON"])
     def test_a_manifest_that_is_none(self, files, content):
@@ -244,7 +244,7 @@ class TestDamage:
         }
         image = server.put("sha512", "1", json.dumps(manifest).encode(), OCI_MANIFEST)
         files.age(2 * DAY)
-        found = damage.find(_read(files), grace_s=DAY)
+        found = damage.find(_read(files))
 
         assert [str(each) for each in found] == [
             f"sha512@{image}: it refers to {layer['digest']}; what it refers to would be deleted"
@@ -257,23 +257,11 @@ class TestDamage:
         subprocess.run(["sh", "-c", found[0].repair.partition(": ")[2]], cwd=files.folder, check=True)
         assert _damages(files) == []
 
-    def test_a_repository_without_manifests(self, files):
-        """All its blobs would go."""
-        shutil.rmtree(files.repository("app") / "_manifests")
-
-        assert "it has layers and no _manifests" in self._only(files)
-
     def test_a_repository_without_layers(self, files):
         """It is overlooked by the stock collection of 2.8."""
         shutil.rmtree(files.repository("app") / "_layers")
 
         assert "it has manifests and no _layers" in self._only(files)
-
-    def test_a_repository_without_tags(self, files):
-        """Was it never tagged, or did the folder get lost? Nobody can tell."""
-        shutil.rmtree(files.repository("app") / "_manifests/tags")
-
-        assert "it has manifests and no tags" in self._only(files)
 
     def test_a_child_that_was_deleted(self, server, files):
         """As an API deletion by digest leaves it, or 2.8's --delete-untagged: the index answers, the platform does not."""
@@ -348,7 +336,7 @@ class TestDamage:
 
         assert _collect(server).returncode != 0
         assert ": no blob can be there" in self._only(files)
-        (found,) = damage.find(_read(files), grace_s=DAY)
+        (found,) = damage.find(_read(files))
         advice = found.repair.partition(": ")[2].replace("ELSEWHERE", "../../..")
         subprocess.run(["sh", "-c", advice], cwd=files.folder, check=True)
         assert _damages(files) == []
@@ -392,6 +380,61 @@ def test_commands_take_names_as_they_are(tmp_path, shell, name):
             readonly.kill()
 
     assert {each.name for each in tmp_path.iterdir()} - {"bin"} == {"a"}
+
+
+class TestSpared:
+    """A repository of which nobody can tell what it was to become stays as it is, and does not keep the rest from going."""
+
+    @pytest.fixture(autouse=True)
+    def garbage(self, server):
+        """An image that nothing needs, and a tag."""
+        server.push_image("app", AMD64, text="garbage")
+        server.push_image("app", AMD64, tag="1")
+
+    def _goes_on(self, server, files, spared):
+        files.age(2 * DAY)
+        found, before = plan(_read(files), RULES), files.blobs()
+        for name, digest in found.unlink:
+            shutil.rmtree(files.revision(name, digest))
+        done = _collect(server)
+
+        assert done.returncode == 0, done.stderr
+        assert _damages(files) == []
+        assert damage.spared(_read(files), grace_s=DAY) == (spared,)
+        assert before - files.blobs() == set(found.frees) | found.held
+        assert len(found.frees) == 3
+        return found
+
+    def test_a_first_push_that_was_given_up(self, server, files):
+        """Its layers are held, however old they are and by whatever digest they were pushed."""
+        layers = [server.push_blob("typo", b"a layer")["digest"]]
+        server.push_blob("typo", b"another", algorithm="sha512")
+        layers.append(digest_of(b"another"))
+        assert damage.spared(_read(files), grace_s=DAY) == ()
+
+        found = self._goes_on(
+            server,
+            files,
+            "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay; "
+            "if nothing of it is in use: rm -r repositories/typo",
+        )
+
+        assert found.held == set(layers)
+
+    def test_a_repository_that_was_only_pushed_by_digest(self, server, files):
+        """All its manifests stay, for a reason of their own."""
+        image = server.push_image("bydigest", AMD64, text="by digest")["digest"]
+        assert damage.spared(_read(files), grace_s=DAY) == ()
+
+        found = self._goes_on(
+            server,
+            files,
+            "bydigest: it has manifests and no tags, as of pushes by digest alone; all of it stays; "
+            "if nothing of it is in use: rm -r repositories/bydigest",
+        )
+
+        assert found.kept["bydigest", image] == UNTAGGED
+        assert server.get("bydigest", image)
 
 
 def test_a_storage_that_cannot_be_read_is_told(server, files):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.registry.collection.plan import LISTED, LOST_TAG, REFERRER, TAG, YOUNG, Rules, plan
+from scripts.registry.collection.plan import LISTED, LOST_TAG, REFERRER, TAG, UNTAGGED, YOUNG, Rules, plan
 from scripts.registry.collection.retention import Retention
 from scripts.registry.collection.store import Blob, Link, References, Repository, Store, Tag
 from scripts.registry.errors import InvalidReference
@@ -151,6 +151,28 @@ def test_young_blobs_without_a_manifest_are_held():
 
     assert found.held == {_digest("1"), _digest("3")}
     assert _freed(found) == {"2"}
+
+
+def test_layers_of_a_repository_that_never_had_a_manifest_are_held():
+    """However old: nobody can tell what they were to become."""
+    store = _store(manifests={}, blobs={"1": OLD, "2": OLD})
+    store.repositories["typo"] = Repository(folders={"_layers"}, layers={_digest("1"): OLD, _digest("gone"): OLD})
+
+    found = plan(store, RULES)
+
+    assert found.held == {_digest("1")}
+    assert _freed(found) == {"2"}
+
+
+def test_a_repository_that_never_had_a_tag_stays_whole():
+    """By digest it may be in use; what is listed is told as that."""
+    store = _store(manifests={"1": (OLD, (), ("c",)), "2": (OLD, (), ())})
+    store.repositories["app"].folders.remove("tags")
+
+    found = plan(store, Rules(grace_s=DAY, keep=frozenset({_digest("1")})))
+
+    assert found.kept == {("app", _digest("1")): LISTED, ("app", _digest("2")): UNTAGGED}
+    assert found.frees == {}
 
 
 def test_the_same_image_in_two_repositories_goes_from_one():
