@@ -141,10 +141,13 @@ class Collection:
         self._report.notes += [f"{each} (in {server.folder})" for each in spared]
         return store, found
 
-    def _mark(self, server: Server, *, known: Store | None = None) -> tuple[Store, Plan]:
-        """Read the storage and plan; StoreDamaged where something is wrong with it."""
+    def _mark(self, server: Server, *, before: Store | None = None) -> tuple[Store, Plan]:
+        """Read the storage and plan; StoreDamaged where something is wrong with it.
+
+        `before` is the storage as it was before this run stopped the writes, once it has.
+        """
         self._refuse_claimed(server)
-        store = self._undamaged(server, known)
+        store = self._undamaged(server, before)
         found = plan(store, self._order.rules)
         self._report.blobs_before = len(store.blobs)
         self._report.bytes_before = sum(each.size for each in store.blobs.values())
@@ -160,14 +163,16 @@ class Collection:
                 hint=f"rename it, while nobody pushes: cd {server.folder}/repositories && mv {HOLD} ANOTHER-NAME",
             )
 
-    def _undamaged(self, server: Server, known: Store | None) -> Store:
-        """Read the storage. While pushes go on, only what was wrong each time is damage.
+    def _undamaged(self, server: Server, before: Store | None) -> Store:
+        """Read the storage. Unless this run itself has stopped the writes, only what was wrong each time is damage.
 
         No reading is of one moment: of a push that ends meanwhile it may have the tag, and not yet the manifest's link.
+        A registry that somebody else has made read-only is in the middle of a collection.
         """
+        known = before
         self._say("reading the storage")
         lasting: Sequence[damage.Damage] = ()
-        for number in range(1 if server.until else _READINGS):
+        for number in range(1 if before else _READINGS):
             if number:
                 seen = f"{lasting[0].where}: {lasting[0].what}"
                 self._say(f"reading it again, as a push may be going on ({seen})")
@@ -287,7 +292,7 @@ class Collection:
     def _collect(self, server: Server, before: Store) -> Store:
         """Take away what is planned now, with nobody writing; the storage before that."""
         report, storage = self._report, self._storage(server)
-        store, found = self._mark(server, known=before)
+        store, found = self._mark(server, before=before)
         self._remove(storage, server, [f"repositories/{HOLD}"])
         report.plan = found
         self._stopped("mark")

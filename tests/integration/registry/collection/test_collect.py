@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
+from scripts.registry import mode
+from scripts.registry.collection.keepers import ModeFile
 from scripts.registry.errors import VerificationFailed
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -239,11 +242,17 @@ def test_damage_stops_it_before_anything_is_done(kept, kept_files, collect):
     assert _writable(kept)
 
 
-def test_what_a_push_leaves_for_a_moment_is_no_damage(kept, kept_files, collect):
-    """Each reading finds a tag whose link is not written yet, as beside pushes to 2.8, and each time another."""
+@pytest.mark.parametrize("read_only", [False, True])
+def test_what_a_push_leaves_for_a_moment_is_no_damage(kept, kept_files, collect, read_only):
+    """Each reading finds a tag whose link is not written yet, as beside pushes to 2.8, and each time another.
+
+    So it is beside a collection of somebody else's, who has stopped the writes and takes links away.
+    """
     for number in range(30):
         kept.push_image("other", AMD64, tag=f"push-{number}")
     links = [kept_files.tag("other", f"push-{number}") / "current/link" for number in range(30)]
+    if read_only:
+        ModeFile(kept.mode_file).roll(mode.read_only(int(time.time()) + 60))
     collected = threading.Event()
 
     def push():
