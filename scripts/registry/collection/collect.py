@@ -46,13 +46,6 @@ if TYPE_CHECKING:
 HOLD = "slipway-hold"
 """The repository that holds, during a sweep, what is to stay and has no manifest; the name is nobody else's."""
 
-_CLAIMED = """\
-for each in "repositories/$1"/_manifests/tags/* "repositories/$1"/[!_]*; do
-	if [ -e "$each" ]; then echo "$each"; fi
-done
-"""
-"""What a repository of the name $1 has that no collection puts there: tags, and repositories below it."""
-
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _PROOFS = 3
 _BATCH = 512
@@ -156,7 +149,7 @@ class Collection:
 
     def _refuse_claimed(self, server: Server) -> None:
         """See that the repository that is made and removed here is nobody's."""
-        claimed = self._storage(server).sh(_CLAIMED, HOLD).text.splitlines()
+        claimed = self._storage(server).sh(commands.CLAIMED, HOLD).text.splitlines()
         if claimed:
             raise CollectionStopped(
                 f"somebody has the repository {HOLD}, whose name the collection needs ({claimed[0]})",

@@ -86,6 +86,13 @@ REMOVE = f"""{_GUARD}head -c "$3" | tr '\\n' '\\0' | timeout "$left" xargs -0 rm
 Each line is one name, whatever is in it: xargs itself would take `app copy` for two.
 """
 
+CLAIMED = """\
+for each in "repositories/$1"/_manifests/tags/* "repositories/$1"/[!_]*; do
+	if [ -e "$each" ]; then echo "$each"; fi
+done
+"""
+"""What a repository of the name $1 has that no collection puts there: tags, and repositories below it."""
+
 LINK = f"""{_GUARD}head -c "$3" | while read -r digest folder; do
 	mkdir -p "$folder" && printf %s "$digest" >"$folder/link" || {{ cat >/dev/null; exit 1; }}
 done
