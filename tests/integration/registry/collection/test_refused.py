@@ -133,6 +133,7 @@ def test_a_full_disk_keeps_no_backup_and_is_emptied_all_the_same(tmp_path, colle
 def test_ages_are_told_by_the_clock_of_the_place(server, storage, tmp_path):
     """A job whose clock is wrong keeps and takes the same as any other."""
     repository = "clock/app"
+    server.push_image(repository, AMD64, tag="1")
     server.push_image(repository, AMD64, text="by digest")
     folder = storage(server).folder
     (tmp_path / "bin").mkdir()

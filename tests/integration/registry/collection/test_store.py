@@ -78,6 +78,7 @@ def test_a_storage_is_read_whole(server, files, shell):
 
     tag = found.repositories["team/app"].tags["1"]
     assert set(found.repositories) == {"team/app", "other"}
+    assert found.repositories["team/app"].folders == {"_layers", "_manifests", "revisions", "tags"}
     assert tag.current.digest == second
     assert set(tag.history) == {first, second}
     assert [digest for digest, _ in tag.displaced()] == [first]
