@@ -204,15 +204,19 @@ def _base(value: object) -> _Base:
 
 
 def _resume(order: Order, base: _Base, loaded: Sequence[object]) -> Protocol[list[Source]]:
-    """Return the sources; one that is gone was merged already, if a record of the target says so."""
+    """Return the sources; one that is gone was merged already, if a record says so and the target has it still.
+
+    A source goes only once the tag and the records agree, so a merge that was killed after that finds both.
+    """
     found = [each for each in loaded if isinstance(each, sources.Source)]
     missing = [name for name, each in zip(order.sources, loaded, strict=True) if each is None]
     if missing:
         known = yield from read_records(order.target, base.index.images())
         for name in missing:
-            parts = tuple(each.contribution for each in known.values() if each.source == name.within)
-            if not parts:
+            merged = [each for each in known.values() if each.source == name.within and each.reflected(base.index)]
+            if not merged:
                 raise NotFound(f"{name}: no such source", hint="push it first")
+            parts = tuple(each.contribution for each in merged)
             found.append(sources.Source(reference=name, digest="", contributions=parts, checked=True))
     return found
 

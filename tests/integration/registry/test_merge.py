@@ -64,6 +64,22 @@ def test_a_merge_killed_after_its_staging_tag_went_is_done_when_run_again(server
     assert first.stdout == second.stdout
 
 
+def test_a_source_that_was_never_pushed_again_is_not_the_one_of_before(server, repository, slipway):
+    """After an ordinary push, the record of an older merge from the same name stands in for nothing."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [ARM64], text="new")
+    command = ("merge", server.name(repository, "1"), "--from", server.name(repository, "s"))
+    slipway(*command)
+    server.push_index(repository, "1", [AMD64, ARM64], text="newer")
+    newer = server.get(repository, "1")
+
+    done = slipway(*command, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no such source" in done.stderr
+    assert server.get(repository, "1") == newer
+
+
 def test_a_plain_target_becomes_an_index(server, repository, slipway):
     """What a naive push left is wrapped, its platform read from its configuration."""
     image = server.push_image(repository, AMD64, tag="1")
