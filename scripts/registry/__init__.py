@@ -4,7 +4,7 @@ To be read in this order; each module needs those before it alone.
 
 - What there is, as values: `errors`, `references`, `platforms`, `manifests`.
 - What travels: `exchange`. A protocol is a generator of batches of requests, and knows no socket.
-- The merge: `untag`, `sources`, `records`, `merge`. docs/merge.md tells why.
+- The merge: `records`, `untag`, `sources`, `merge`. docs/merge.md tells why.
 - Beside it: `inspection`, `backup`, `lag`, `maintenance`, `mode`.
 - The way to a registry: `login`, `client` (the one HTTP door), `credentials`, `lock`, `connection`.
 - The commands: `output`, `cli`, and what makes a program of them: `archive`.

@@ -263,17 +263,18 @@ def _removed(removals: Iterable[Removal], backed: Backed) -> list[Reference]:
 
 
 def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Protocol[Merged]:
-    """Write a backup's bytes to its tag, with records, so that nobody takes the platforms of before for lost."""
+    """Write a backup's bytes to its tag, with records, so that nobody takes the platforms of before for lost.
+
+    Records of platforms that the backup lacks are withdrawn. That comes before the write: a merge under way that finds its
+    record gone writes it again, and one that had ended is undone by the write.
+    """
     wanted = exchange.require(chosen.reference, (yield from untag.read(chosen.reference)))
     (response,) = yield [exchange.get_manifest(target)]
     found, read_at = exchange.read_manifest(target, response), records.seconds(response)
     before = yield from merge.as_index(target, found)
     after = yield from merge.as_index(target, wanted)
-    stored: list[tuple[Reference, Index | Image]] = []
-    kept = None
-    if found is not None and not untag.buried(found):
-        kept = merge.backup_tag(target, found.digest, now)
-        stored.append((kept, found))
+    kept = merge.backup_tag(target, found.digest, now) if found is not None and not untag.buried(found) else None
+    noted: list[tuple[Reference, Index]] = []
     old = before.images()
     for platform, image in after.images().items():
         part = Contribution(platform=platform, image=image, attestations=after.attestations(image.digest))
@@ -283,17 +284,28 @@ def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Pro
             replaced=old[platform].digest if platform in old else "",
             read_at=read_at,
         )
-        stored.append((records.record_tag(target, platform), record.to_index()))
+        noted.append((records.record_tag(target, platform), record.to_index()))
+    lacking = sorted({*old, *records.USUAL} - after.images().keys())
+    noted += [(records.record_tag(target, platform), records.withdrawn()) for platform in lacking]
+    stored: list[tuple[Reference, Index | Image]] = [*noted, *([(kept, found)] if kept and found else [])]
     responses = yield [exchange.put_manifest(reference, manifest) for reference, manifest in stored]
     for (reference, manifest), response in zip(stored, responses, strict=True):
         exchange.check_stored(reference, manifest.digest, response)
     (response,) = yield [exchange.put_manifest(target, wanted)]
     exchange.check_stored(target, wanted.digest, response)
-    now_there = yield from untag.read(target)
+    response, *heads = yield [
+        exchange.get_manifest(target),
+        *(exchange.head_manifest(place, unless=record.digest) for place, record in noted),
+    ]
+    now_there = exchange.read_manifest(target, response)
     if now_there is None or now_there.digest != wanted.digest:
         raise VerificationFailed(
             f"{target}: it is {now_there.digest if now_there else 'not there'} after the write, not {wanted.digest}",
             hint="somebody else wrote it in the same moment; run this again",
+        )
+    if not all(exchange.unchanged(head, record.digest) for head, (_, record) in zip(heads, noted, strict=True)):
+        raise VerificationFailed(
+            f"{target}: it is restored, and somebody merged into it in the same moment", hint="run this again"
         )
     return Merged(
         target=target, before=found, after=now_there if isinstance(now_there, Index) else after, changes=(),

@@ -281,7 +281,10 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
         *(exchange.head_manifest(each.reference, unless=each.digest) for each in tags),
     ]
     responses = list((yield batch))
-    now = yield from _read_back(work, base, responses.pop(0))
+    if same:
+        now = yield from _read_back(work, base, responses.pop(0))
+    elif not (now := (yield from _read_target(target, responses.pop(0)))).exists and not order.create:
+        raise NotFound(f"{target}: somebody took it away meanwhile", hint="--create makes it")
     known = _parse_records(target, wanted, [responses.pop(0) for _ in wanted])
     heads = dict(zip(sorted(others), responses, strict=False))
     moved = {
@@ -378,8 +381,11 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     if missing:  # whose is the platform now? The tag was read first: who wrote it had recorded that before
         latest = yield from read_records(work.order.target, missing)
         work.superseded |= {each for each, record in latest.items() if record.image != work.mine[each].image}
-    # Where another writer has put ours in, our record must name what it made: those who come later look for that.
-    named = all(seen.target.digest in record.results for record in work.current().values())
+    # Where another writer has put ours in, our record must name what it made: those who come later look for that. A restore
+    # may have withdrawn our record beside us: those who come later need it.
+    named = all(
+        platform in seen.records and seen.target.digest in record.results for platform, record in work.current().items()
+    )
     return bool(work.owed) or not named or bool(work.current().keys() & set(missing))
 
 

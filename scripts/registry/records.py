@@ -116,6 +116,11 @@ def new(contribution: Contribution, *, source: str) -> Record:
     return Record(contribution=contribution, bases=(), results=(), replaced=(), began_at=0, read_at=0, source=source)
 
 
+def withdrawn() -> Index:
+    """Return what is stored in a record's place when it is to say nothing any more, also where a registry deletes nothing."""
+    return manifests.empty_index(annotations={f"{_ANNOTATION}withdrawn": "true"})
+
+
 def parse(index: Index) -> Record | None:
     """Read what is stored under a record's tag; None where it is no record."""
     known = {name.removeprefix(_ANNOTATION): value for name, value in index.annotations.items()}

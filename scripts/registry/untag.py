@@ -2,7 +2,7 @@
 
 registry 2.8 answers 400 to the deletion of a tag, and deletes a digest with all its tags. Deleting what the tag names
 would break every index that lists it; so the tag is first moved to a tombstone, an empty index that nothing else names,
-and that is deleted.
+and that is deleted. The records of merges into it go with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.registry import exchange, manifests
+from scripts.registry import exchange, manifests, records
 from scripts.registry.errors import DeleteDisabled, NotFound, ReadOnly, RegistryError, RegistryFailed
 
 if TYPE_CHECKING:
@@ -35,10 +35,15 @@ class Removal:
 def untag(reference: Reference, *, token: str) -> Protocol[Removal]:
     """Take a tag away, and see that it is gone; NotFound where there is none, ReadOnly where it is to be tried again.
 
-    `token` is unique to this run.
+    `token` is unique to this run. The records of the tag go first: what is merged into a tag of this name later is another
+    tag's.
     """
-    found = yield from read(reference)
-    removal = yield from remove(reference, digest=exchange.require(reference, found).digest, token=token)
+    found = exchange.require(reference, (yield from read(reference)))
+    removals = yield from _remove_records(reference, found, token=token)
+    if kept := next((each.kept for each in removals if each.kept), None):
+        removal = Removal(reference=reference, kept=kept)
+    else:
+        removal = yield from remove(reference, digest=found.digest, token=token)
     if isinstance(removal.kept, ReadOnly):
         raise removal.kept
     if removal.kept is None:
@@ -67,6 +72,25 @@ def _untag_if_there(reference: Reference, *, token: str) -> Protocol[Removal]:
         raise
     except RegistryError as error:
         return Removal(reference=reference, kept=error)
+
+
+def _remove_records(reference: Reference, found: Index | Image, *, token: str) -> Protocol[list[Removal]]:
+    """Take away the records that whoever merges into a tag of this name would look at."""
+    if reference.tag.startswith(records.PREFIX):
+        return []
+    platforms = dict.fromkeys([*(found.images() if isinstance(found, manifests.Index) else ()), *records.USUAL])
+    places = [records.record_tag(reference, platform) for platform in platforms]
+    responses = yield [exchange.head_manifest(place) for place in places]
+    there = [
+        (place, response.headers.get("docker-content-digest", ""))
+        for place, response in zip(places, responses, strict=True)
+        if response.status == 200
+    ]
+    return (
+        yield from exchange.together(
+            *(remove(place, digest=digest, token=f"{token}-record-{n}") for n, (place, digest) in enumerate(there))
+        )
+    )
 
 
 def remove(reference: Reference, *, digest: str, token: str) -> Protocol[Removal]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import bcrypt
 import pytest
 
+from scripts.benchmarks.proxy import Proxy
 from scripts.benchmarks.registries import OCI_INDEX, digest_of
 from scripts.registry import archive
 
@@ -122,6 +123,49 @@ def test_a_backup_is_restored_to_the_byte(server, repository, slipway):
     assert slipway("verify", server.name(repository, "1")).returncode == 0
 
 
+def test_a_merge_that_was_undone_stays_undone(server, repository, here):
+    """A platform that it had added is not lost for verify, and the next merge does not bring it back."""
+    name = server.name(repository, "1")
+    server.push_index(repository, "1", [AMD64])
+    old = server.get(repository, "1")
+    added, new = (server.push_image(repository, each, text="new")["digest"] for each in (ARM64, AMD64))
+    told = json.loads(here("merge", name, "--from", server.name(repository, added), "--format", "json")[1])
+
+    code, _, said = here("restore", name, told["backup"].rsplit(":", 1)[1])
+    restored, whole = server.get(repository, "1"), here("verify", name)
+    merged = here("merge", name, "--from", server.name(repository, new))
+
+    assert (code, restored) == (0, old), said
+    assert whole[0] == 0, whole
+    assert merged[0] == 0, merged
+    assert server.images(repository, "1") == {AMD64: [new]}
+
+
+def test_a_restore_tells_of_a_merge_that_it_undid(server, repository, here, slipway):
+    """One that ran from its records to its write: run again, the tag is whole and the backup's."""
+    name = server.name(repository, "1")
+    server.push_index(repository, "1", [AMD64])
+    old = server.get(repository, "1")
+    (backup,) = here("backup", name)[1].split()
+    added = server.push_image(repository, ARM64)["digest"]
+    merged = []
+
+    def merge(_n, head):
+        if not merged and head.startswith(f"PUT /v2/{repository}/manifests/1 ".encode()):
+            merged.append(slipway("merge", name, "--from", server.name(repository, added)).returncode)
+        return head
+
+    with Proxy(target=server.host, before=merge) as proxy:
+        beside = here("restore", f"{proxy.host}/{repository}:1", backup.rsplit(":", 1)[1])
+    again = here("restore", name, backup.rsplit(":", 1)[1])
+
+    assert merged == [0]
+    assert (beside[0], "somebody merged into it in the same moment" in beside[2]) == (1, True), beside
+    assert again[0] == 0, again
+    assert server.get(repository, "1") == old
+    assert here("verify", name)[0] == 0
+
+
 def test_a_backup_is_taken_only_when_the_tag_changed_and_old_ones_go(server, repository, slipway):
     """By count and by age; the newest stays whatever its age, and images that no backup needs lose their own tags."""
     name = server.name(repository, "1").rsplit(":", 1)[0]
@@ -187,6 +231,40 @@ def test_untag_takes_the_tag_and_nothing_else(server, repository, slipway):
     assert server.tags(repository) == {"1"}
     assert "whole" in slipway("verify", "--deep", server.name(repository, "1")).stdout
     assert slipway("untag", server.name(repository, "2"), check=False).returncode == 1
+
+
+def test_a_tag_made_anew_has_nothing_of_the_one_that_was_taken_away(server, repository, here):
+    """The records of merges go with their tag."""
+    name = server.name(repository, "1")
+    first, second = (server.push_image(repository, each)["digest"] for each in (ARM64, AMD64))
+    assert here("merge", name, "--create", "--from", server.name(repository, first))[0] == 0
+
+    code, _, said = here("untag", name)
+    left = server.tags(repository)
+    made = here("merge", name, "--create", "--from", server.name(repository, second))
+
+    assert (code, left) == (0, set()), said
+    assert made[0] == 0, made
+    assert server.images(repository, "1") == {AMD64: [second]}
+
+
+def test_a_tag_that_is_taken_away_beside_a_merge_stays_away(server, repository, here, slipway):
+    """The merge says so, and does not put back what the tag named."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    new = server.push_image(repository, ARM64, text="new")["digest"]
+    gone = []
+
+    def untag(_n, head):
+        if not gone and head.startswith(f"HEAD /v2/{repository}/manifests/1 ".encode()):
+            gone.append(slipway("untag", server.name(repository, "1")))
+        return head
+
+    with Proxy(target=server.host, before=untag) as proxy:
+        code, _, said = here("merge", f"{proxy.host}/{repository}:1", "--from", f"{proxy.host}/{repository}@{new}")
+
+    assert code == 1
+    assert "somebody took it away meanwhile" in said
+    assert server.get(repository, "1") is None
 
 
 def test_forgotten_staging_tags_go_together(server, repository, slipway):

@@ -1,24 +1,26 @@
-"""Every order in which the steps of two and three merges can meet, with a crash at any step: the protocol's own code.
+"""Every order in which the steps of merges, two or three, or one and a restore, can meet, with a crash at any step.
 
+The steps are the protocol's own code.
 A registry in memory answers as registry 2.8 does, one request at a time. The search takes each writer's requests apart,
 lets them arrive in every order, those of one batch too, and looks at every end that there is.
 """
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
 
-from scripts.registry import manifests, merge, platforms, records, references
-from scripts.registry.errors import Contended
+from scripts.registry import backup, manifests, merge, platforms, records, references
+from scripts.registry.errors import Contended, VerificationFailed
 from scripts.registry.exchange import Pause, Response
 
 TARGET = references.parse("registry.test/app:1")
 AMD64, ARM64, S390X = (platforms.parse(f"linux/{name}") for name in ("amd64", "arm64", "s390x"))
 START = 1_700_000_000
+BACKUP = TARGET.tagged("slipway.backup.1.of-before")
 
 
 def _image(platform, text):
@@ -87,6 +89,27 @@ class Writer:
     platform: platforms.Platform
     digest: str
 
+    def begin(self, number):
+        """Return its protocol."""
+        order = merge.Order(
+            target=TARGET, sources=(TARGET.at(self.digest),), now=datetime.fromtimestamp(START, UTC),
+            token=str(number), create=True,
+        )  # fmt: skip
+        return merge.merge(order)
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A restore of a backup to the byte."""
+
+    digest: str
+
+    def begin(self, _number):
+        """Return its protocol."""
+        taken = datetime.fromtimestamp(START - 60, UTC)
+        chosen = backup.Backup(reference=BACKUP, key="1", taken=taken, digest=self.digest[7:19])
+        return backup._restore_exactly(TARGET, chosen, now=datetime.fromtimestamp(START, UTC))
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -112,13 +135,19 @@ class Search:
     """A depth-first search over all orders; `violation` is the first end that must not be."""
 
     def __init__(
-        self, wanted, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, whole=False, limit=2_000_000
-    ):
+        self, wanted, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, whole=False, limit=2_000_000,
+        restored=(),
+    ):  # fmt: skip
         self.contents = Contents()
         self.base = self.contents.index({p: self.contents.image(p, f"old {p}") for p in present})
         self.writers = [Writer(p, self.contents.image(p, f"writer {n} {p}").digest) for n, p in enumerate(wanted)]
         every = {p: self.contents.image(p, f"pushed {p}") for p in (*present, S390X)}
         self.foreign = self.contents.index(every) if push else None
+        self.tags = {"1": self.base.digest} if present else {}
+        self.restored = self.contents.index({p: self.contents.image(p, f"restored {p}") for p in restored})
+        if restored:
+            self.tags[BACKUP.tag] = self.restored.digest
+            self.writers.append(Restorer(self.restored.digest))
         self.crashes, self.ticks, self.whole, self.limit = crashes, ticks, whole, limit
         self.strict = len(wanted) < 3
         self.histories, self.steps = {}, []
@@ -130,11 +159,7 @@ class Search:
         key = (writer, past)
         if key in self.histories:
             return self.histories[key]
-        order = merge.Order(
-            target=TARGET, sources=(TARGET.at(self.writers[writer].digest),), now=datetime.fromtimestamp(START, UTC),
-            token=str(writer), create=True,
-        )  # fmt: skip
-        protocol = merge.merge(order)
+        protocol = self.writers[writer].begin(writer)
         try:
             step = next(protocol)
             for responses in past:
@@ -144,7 +169,7 @@ class Search:
             outcome = tuple(step)
         except StopIteration as end:
             outcome = Ended(superseded=bool(end.value.superseded))
-        except Contended:
+        except (Contended, VerificationFailed):
             outcome = Ended(contended=True)
         if isinstance(outcome, Ended):  # how it came to its end does not matter any more
             past = ()
@@ -209,11 +234,10 @@ class Search:
 
     def run(self):
         """Search; the first violation in words, "" where there is none."""
-        count = len(self.writers)
+        count, tags = len(self.writers), self.tags
         told = tuple(self._advance(n, ()) for n in range(count))
         answers = tuple((None,) * len(self.steps[n][1]) for n in told)
-        tags = (("1", self.base.digest),) if self.base.descriptors else ()
-        state = State(tags=tags, clock=0, told=told, answers=answers)
+        state = State(tags=tuple(sorted(tags.items())), clock=0, told=told, answers=answers)
         for n in range(count):
             state = self._settled(state, n, list(answers[n]), dict(tags), 0)
         seen, waiting = {state: None}, [state]
@@ -284,6 +308,8 @@ class Search:
             return ""
         tags = dict(state.tags)
         target = self._index(tags["1"]) if "1" in tags else manifests.empty_index()
+        if self.restored.descriptors:
+            return self._judge_restored(state, tags, target)
         found = {platform: each.digest for platform, each in target.images().items()}
         if self.base.images().keys() - found.keys():
             return f"a platform vanished: {found}"
@@ -308,6 +334,28 @@ class Search:
                 return f"{platform}: all say that they were superseded, and by whom?"
             if done and found.get(platform) not in allowed and (platform not in lost or (self.strict and not failed)):
                 return f"{platform}: acknowledged, not in the tag, and nobody repairs it"
+        return ""
+
+    def _judge_restored(self, state, tags, target):
+        """A merge and a restore: each is in the tag or undone by the other, and what was merged has its record."""
+        merge_done, restore_done = (
+            n not in state.crashed and self.steps[state.told[n]][1] == Ended() for n in range(len(self.writers))
+        )
+        platform, digest = self.writers[0].platform, self.writers[0].digest
+        found, wanted = ({p: each.digest for p, each in of.images().items()} for of in (target, self.restored))
+        places = {p: records.record_tag(TARGET, p).tag for p in (AMD64, ARM64)}
+        parsed = {p: records.parse(self._index(tags[tag])) for p, tag in places.items() if tag in tags}
+        known = {p: record for p, record in parsed.items() if record}
+        lost = {record.platform for record in records.lost(target, target.digest, known)}
+        if merge_done and found.get(platform) not in {digest, wanted.get(platform)}:
+            return f"{platform}: neither what was merged nor what was restored"
+        if merge_done and found.get(platform) == digest and platform not in known and not state.crashed:
+            return f"{platform}: merged, and those who come later find no record"
+        gone = {p for p in wanted if found.get(p) != wanted[p]} - lost
+        if restore_done and gone and (gone, found.get(platform)) != ({platform}, digest):
+            return f"{gone}: restored, not in the tag, and nobody sees it"
+        if restore_done and lost and not state.crashed:
+            return f"restored, and taken for lost: {lost}"
         return ""
 
     def _index(self, digest):
@@ -337,7 +385,25 @@ def test_two_writers_lose_nothing(wanted, options, capsys):
     assert not violation
 
 
+RESTORES = [
+    pytest.param((ARM64,), {"restored": (AMD64,)}, id="a platform that the backup lacks"),
+    pytest.param((ARM64,), {"restored": (AMD64,), "present": (AMD64,)}, id="a new platform that the backup lacks"),
+    pytest.param((ARM64,), {"restored": (AMD64,), "ticks": False}, id="the same within a second"),
+    pytest.param((AMD64,), {"restored": (AMD64,)}, id="the platform of the backup"),
+    pytest.param((AMD64,), {"restored": (AMD64, ARM64)}, id="one of the backup's platforms"),
+]
+
+
+@pytest.mark.parametrize("crashes", [0, 1])
+@pytest.mark.parametrize(("wanted", "options"), RESTORES)
+def test_a_merge_beside_a_restore_is_in_the_tag_or_undone(wanted, options, crashes):
+    """In every order: what was acknowledged of both is there, with its record, and nothing is taken for lost."""
+    assert not Search(wanted, crashes=crashes, **options).run()
+
+
 def _mutants():
+    unsettled = merge._unsettled
+
     def settled(_work, _seen):
         return False
         yield
@@ -347,23 +413,30 @@ def _mutants():
         return True
         yield
 
+    def careless(work, seen):
+        return (yield from unsettled(work, replace(seen, records={**work.mine, **seen.records})))
+
     return {
         "re-read": ("_unsettled", settled, {}),
+        "look at its own record": ("_unsettled", careless, {"restored": (AMD64,)}),
         "re-check": ("_recheck", unchecked, {"push": True}),
     }
 
 
 @pytest.mark.parametrize("removed", _mutants())
 def test_without_one_step_the_search_finds_a_loss(removed, monkeypatch):
-    """The re-read and the re-check are each needed."""
+    """The re-read, the re-check, and a merge's look at its own record, are each needed."""
     name, instead, options = _mutants()[removed]
     monkeypatch.setattr(merge, name, instead)
 
-    assert Search((AMD64,) if "push" in options else (AMD64, ARM64), **options).run()
+    wanted = (AMD64,) if "push" in options else (ARM64,) if "restored" in options else (AMD64, ARM64)
+    assert Search(wanted, **options).run()
 
 
 def test_without_the_record_the_search_finds_a_loss(monkeypatch):
-    """A writer that finds no records believes that it was alone."""
+    """A writer that finds no records but its own believes that it was alone."""
+    unsettled = merge._unsettled
+    monkeypatch.setattr(merge, "_unsettled", lambda work, seen: unsettled(work, replace(seen, records=dict(work.mine))))
     monkeypatch.setattr(merge, "_parse_records", lambda *_: {})
     monkeypatch.setattr(records, "lost", lambda *_: [])
 
