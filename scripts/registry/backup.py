@@ -92,7 +92,7 @@ def backups(reference: Reference) -> Protocol[list[Backup]]:
 def backup(repository: Reference, *, policy: Policy, now: datetime, token: str) -> Protocol[Backed]:
     """Back up every tag that changed since its last backup, and take away those that the policy does not keep.
 
-    With a tag in `repository`, that tag alone.
+    With a tag in `repository`, that tag alone, and of its backups alone.
     """
     tags = yield from untag.list_tags(repository)
     if repository.tag and repository.tag not in tags:
@@ -193,7 +193,8 @@ def _keep(
     """Store bytes that a tag names, or named, under a backup's tag, each of their images first."""
     try:
         if isinstance(found, Index):
-            wanted = [each for each in found.descriptors if _child_tag(each.digest) not in have]
+            tagged = yield from _tagged(reference, found, have)
+            wanted = [each for each in found.descriptors if each.digest not in tagged]
             responses = yield [exchange.get_manifest(reference.at(each.digest)) for each in wanted]
             places = [(reference.tagged(_child_tag(each.digest)), reference.at(each.digest)) for each in wanted]
             parts = [
@@ -213,6 +214,13 @@ def _keep(
     return Backup(reference=place, key=records.key(reference.tag), taken=now, digest=found.digest[7:19])
 
 
+def _tagged(reference: Reference, index: Index, have: set[str]) -> Protocol[set[str]]:
+    """Return the parts that have a tag of their own; one whose removal was cut off names something else."""
+    wanted = [each.digest for each in index.descriptors if _child_tag(each.digest) in have]
+    heads = yield [exchange.head_manifest(reference.tagged(_child_tag(each)), unless=each) for each in wanted]
+    return {each for each, response in zip(wanted, heads, strict=True) if exchange.unchanged(response, each)}
+
+
 def _rotate(
     repository: Reference,
     every: Sequence[Backup],
@@ -223,13 +231,15 @@ def _rotate(
     token: str,
     backed: Backed,
 ) -> Protocol[None]:
-    """Take old backups away, then the images' own tags that no backup needs any more."""
+    """Take old backups away, of the tag in `repository` if it has one, then the images' own tags that no backup needs any more."""
+    key = records.key(repository.tag) if repository.tag else ""
     counts: dict[str, int] = {}
     gone: list[Backup] = []
     kept: list[Backup] = []
     for each in every:
         count = counts[each.key] = counts.get(each.key, 0) + 1
         stays = count == 1 or (count <= policy.keep and now - each.taken <= policy.within)
+        stays = stays or key not in {"", each.key}  # another tag's, of which nothing was said
         (kept if stays else gone).append(each)
     if not gone:
         return
@@ -243,8 +253,12 @@ def _rotate(
         found = exchange.read_manifest(each.reference, response)
         needed |= {_child_tag(part.digest) for part in found.descriptors} if isinstance(found, Index) else set()
     unneeded = [repository.tagged(tag) for tag in tags if tag.startswith(_CHILD) and tag not in needed]
+    heads = yield [exchange.head_manifest(each) for each in unneeded]
     removals = yield from exchange.together(
-        *(untag.remove(each, digest="", token=f"{token}-image-{n}") for n, each in enumerate(unneeded))
+        *(
+            untag.remove(each, digest=head.headers.get("docker-content-digest", ""), token=f"{token}-image-{n}")
+            for n, (each, head) in enumerate(zip(unneeded, heads, strict=True))
+        )
     )
     _removed(removals, backed)
 

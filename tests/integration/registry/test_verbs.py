@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import bcrypt
 import pytest
 
-from scripts.benchmarks.proxy import Proxy
-from scripts.benchmarks.registries import OCI_INDEX, digest_of
+from scripts.benchmarks.proxy import Cut, Proxy
+from scripts.benchmarks.registries import OCI_INDEX, OCI_MANIFEST, digest_of
 from scripts.registry import archive
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
@@ -207,6 +207,61 @@ def test_backups_beyond_the_count_go_those_of_merges_too(server, repository, her
     assert {tag for tag in server.tags(repository) if tag.startswith("slipway.backup.")} == {
         each["backup"].rsplit(":", 1)[1] for each in listed
     }
+
+
+def test_a_backup_of_one_tag_leaves_the_backups_of_others(server, repository, here):
+    """However many and however old, and the images that they need keep their own tags."""
+    for tag, text in (("1", "a"), ("1", "b"), ("1", "c"), ("dev", "d"), ("dev", "e")):
+        server.push_index(repository, tag, [AMD64, ARM64], text=text)
+        _back_up(server, repository, tag, days=ord("z") - ord(text))
+    old = {tag for tag in server.tags(repository) if tag.startswith("slipway.backup.1.")}
+    needed = {_image_tag(digest) for tag in (*old, "dev") for (digest,) in server.images(repository, tag).values()}
+
+    code, shown, _ = here("backup", server.name(repository, "dev"), "--keep", "1", "--within", "1d", "--format", "json")
+
+    ((gone,),) = (each["removed"] for each in json.loads(shown).values())
+    tags = server.tags(repository)
+    assert (code, "slipway.backup.dev." in gone) == (0, True)
+    assert {tag for tag in tags if tag.startswith("slipway.backup.1.")} == old
+    assert {tag for tag in tags if tag.startswith("slipway.image.")} == needed
+
+
+def test_an_images_tag_whose_removal_was_cut_off_protects_nothing(new_registry, here):
+    """On registry 2.8 it names an empty index by then, which says what it named; the next backup names the image again."""
+    server, begun = new_registry("2.8"), []
+    server.push_index("app", "1", [AMD64, ARM64])
+    body, ((image,), _) = server.get("app", "1"), server.images("app", "1").values()
+    _back_up(server, "app", "1", days=1)
+    server.push_index("app", "1", [AMD64, ARM64], text="new")
+
+    def cut(_n, head):
+        if begun and head.startswith(b"DELETE /v2/app/manifests/sha256:"):
+            raise Cut
+        if head.startswith(f"PUT /v2/app/manifests/{_image_tag(image)} ".encode()):
+            begun.append(True)
+        return head
+
+    with Proxy(target=server.host, before=cut) as proxy:
+        code, _, _ = here("backup", f"{proxy.host}/app", "--keep", "1")
+    cut_off = server.index("app", _image_tag(image))
+    server.put("app", "1", body, OCI_INDEX)
+    again = here("backup", f"{server.host}/app")[0]
+
+    assert (code, again) == (1, 0)
+    assert cut_off["annotations"]["dev.slipway.untagged"] == image
+    assert digest_of(server.get("app", _image_tag(image))) == image
+
+
+def _back_up(server, repository, tag, *, days):
+    """Do what a backup did that long ago."""
+    body, taken = server.get(repository, tag), datetime.now(UTC) - timedelta(days=days)
+    server.put(repository, f"slipway.backup.{tag}.{taken:%Y%m%dT%H%M%SZ}.{digest_of(body)[7:19]}", body, OCI_INDEX)
+    for (digest,) in server.images(repository, tag).values():
+        server.put(repository, _image_tag(digest), server.get(repository, digest), OCI_MANIFEST)
+
+
+def _image_tag(digest):
+    return f"slipway.image.{digest.removeprefix('sha256:')[:40]}"
 
 
 def test_a_closed_stdout_is_no_traceback(server, repository):
