@@ -274,8 +274,8 @@ class Client:
         else:
             site.idle.append(connection)
         received = {name.lower(): value for name, value in answer.getheaders()}
-        if "www-authenticate" in received:  # each way in may have a line of its own
-            received["www-authenticate"] = ", ".join(answer.headers.get_all("www-authenticate", ()))
+        for name in {"www-authenticate", "link"} & received.keys():  # each way in, or link, may have a line of its own
+            received[name] = ", ".join(answer.headers.get_all(name, ()))
         return Response(status=answer.status, headers=received, body=content)
 
     def _connect(self, site: _Site, host: str) -> http.client.HTTPConnection:

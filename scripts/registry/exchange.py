@@ -8,6 +8,7 @@ steps of several protocols meet in every order.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,9 @@ ACCEPT = f"{manifests.OCI_INDEX}, {manifests.OCI_MANIFEST}, {manifests.DOCKER_LI
 NO_ANSWER = 0
 """The status of a write whose connection broke: it may have been done, or may yet be."""
 
+_LINK = re.compile(r"<([^>]*)>([^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*"?next\b', re.IGNORECASE)
+_HOST = re.compile(r"(?:https?:)?//[^/?]*", re.IGNORECASE)
 _ABSENT = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN"}
 
 
@@ -153,17 +157,34 @@ def begin_upload(repository: Reference) -> Request:
 
 def cancel_upload(repository: Reference, place: str) -> Request:
     """Give up an upload; `place` is the Location that its beginning was answered with."""
-    return Request(
-        host=repository.host,
-        method="DELETE",
-        path=f"/{place.partition('://')[2].partition('/')[2]}" if "://" in place else place,
-    )
+    return Request(host=repository.host, method="DELETE", path=_path(place))
 
 
-def list_tags(reference: Reference, *, last: str = "") -> Request:
-    """Ask for a repository's tags; registry 2.8 gives all at once, 3.x a page."""
-    query = f"?n=1000&last={last}" if last else "?n=1000"
-    return Request(host=reference.host, method="GET", path=f"/v2/{reference.repository}/tags/list{query}")
+def list_tags(reference: Reference, *, page: str = "") -> Request:
+    """Ask for a repository's tags; registry 2.8 gives all at once, others a page, and where the next `page` is."""
+    path = page or f"/v2/{reference.repository}/tags/list?n=1000"
+    return Request(host=reference.host, method="GET", path=path)
+
+
+def next_page(request: Request, response: Response) -> str:
+    """Return the path of the page after this one, empty where it is the last (distribution-spec, "Listing Tags").
+
+    Of an absolute URL the path alone counts: the registry's own name is often another one than ours, and the login is for ours.
+    """
+    for place, parameters in _LINK.findall(response.headers.get("link", "")):
+        if _NEXT.search(parameters):
+            return _path(place, request.path)
+    return ""
+
+
+def _path(place: str, beside: str = "") -> str:
+    """Return the path of a URL, which is absolute or relative to another path."""
+    if host := _HOST.match(place):
+        return f"/{place[host.end() :].removeprefix('/')}"
+    if place.startswith("/"):
+        return place
+    here = beside.partition("?")[0]
+    return f"{here}{place}" if place.startswith("?") else f"{here.rpartition('/')[0]}/{place}"
 
 
 def _manifest(method: str, reference: Reference, headers: Mapping[str, str], body: bytes = b"") -> Request:

@@ -128,17 +128,23 @@ def read(reference: Reference) -> Protocol[Index | Image | None]:
 def list_tags(repository: Reference) -> Protocol[list[str]]:
     """Read a repository's tags, in order; NotFound where it has none and never had."""
     tags: dict[str, None] = {}
-    last = ""
+    request = exchange.list_tags(repository)
     while True:
-        (response,) = yield [exchange.list_tags(repository, last=last)]
+        (response,) = yield [request]
         if response.status != 200:
             raise exchange.refusal(f"{repository.name}", response)
         page = _tags(repository, response.body)
-        before = len(tags)
-        tags.update(dict.fromkeys(page))
-        if "link" not in response.headers or len(tags) == before:
+        following = exchange.next_page(request, response)
+        new = [tag for tag in page if tag not in tags]
+        if not new and (page or following):  # only a page without tags may be the last and say nothing
+            raise RegistryFailed(
+                f"{repository.name}: the next page of its tags has none that is new, and so some may be missing",
+                status=response.status, hint="run this again; if it lasts, the registry or a proxy before it gives one page only",
+            )  # fmt: skip
+        tags.update(dict.fromkeys(new))
+        if not following:
             return sorted(tags)
-        last = page[-1]
+        request = exchange.list_tags(repository, page=following)
 
 
 def _tags(repository: Reference, body: bytes) -> Sequence[str]:

@@ -1,0 +1,157 @@
+"""Registries of other makes: what they do otherwise than registry 2.8 and 3.1, done by a proxy before one of these."""
+
+import base64
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+
+
+@dataclass
+class Exchange:
+    """A request on its way through the proxy, then its answer too; names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: dict
+    host: str
+    status: int = 0
+    answered: dict = field(default_factory=dict)
+    body: bytes = b""
+
+
+@contextmanager
+def _before(server, *, ask=lambda _e: None, answer=lambda _e: None):
+    """Listen before a registry: `ask` may change a request, or answer it by itself with a status; `answer` changes answers.
+
+    Yields the address and the requests that there were.
+    """
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self):
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            each = Exchange(self.command, self.path, headers, headers.pop("host"))
+            seen.append((each.method, each.path, headers.get("authorization")))
+            ask(each)
+            if not each.status:
+                connection = http.client.HTTPConnection(server.host, timeout=20)
+                connection.request(each.method, each.path, content or None, each.headers)
+                got = connection.getresponse()
+                each.status, each.body = got.status, got.read()
+                each.answered = {name.lower(): value for name, value in got.getheaders()}
+                connection.close()
+                answer(each)
+            self.send_response_only(each.status)
+            length = each.answered.pop("content-length", "0")
+            for name, value in each.answered.items():
+                if name not in {"transfer-encoding", "connection"}:
+                    self.send_header(name, value)
+            if each.status != 304:
+                self.send_header("Content-Length", length if each.method == "HEAD" else str(len(each.body)))
+            self.end_headers()
+            if each.method != "HEAD":
+                self.wfile.write(each.body)
+
+        def __getattr__(self, name):
+            if name.startswith("do_"):
+                return self.handle_any
+            raise AttributeError(name)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
+        http_server.daemon_threads = True
+        threading.Thread(target=http_server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"127.0.0.1:{http_server.server_address[1]}", seen
+        http_server.shutdown()
+
+
+def _pages(link):
+    """Give two tags a page, the next of which `link` says by the page's number and where the list is."""
+
+    def ask(each):
+        parts = urlsplit(each.path)
+        if parts.path.endswith("/tags/list"):
+            each.headers["x-page"] = parts.query.partition("page=")[2] or "0"
+            each.path = parts.path
+
+    def answer(each):
+        if "x-page" in each.headers:
+            number, found = int(each.headers["x-page"]), json.loads(each.body)
+            rest = sorted(found["tags"])[2 * number :]
+            each.body = json.dumps({**found, "tags": rest[:2]}).encode()
+            if rest[2:]:
+                each.answered["link"] = link(number + 1, each.path, each.host)
+
+    return {"ask": ask, "answer": answer}
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda n, path, _host: f'<{path}?page={n}>; rel="next"',
+        lambda n, _path, _host: f"<?page={n}>;rel=next",
+        lambda n, _path, _host: f'<list?page={n}>; title="a, b"; rel="next"',
+        lambda n, path, host: f'</elsewhere>; rel="prev", <http://{host}{path}?page={n}>; rel="next"',
+        lambda n, path, _host: f'<https://registry.internal:5000{path}?page={n}>; rel="next"',
+    ],
+    ids=["path", "query", "beside", "url", "another name"],
+)
+def test_every_page_of_tags_is_read(server, repository, here, link):
+    """Whatever the next page is called by; its address is the registry's word alone, and is asked of no other host."""
+    for number in range(5):
+        server.push_index(repository, f"t{number}", [AMD64])
+
+    with _before(server, **_pages(link)) as (host, _):
+        code, shown, said = here("untag", f"{host}/{repository}", "--all-with-prefix", "t")
+
+    assert (code, shown.count("\n")) == (0, 5), said
+    assert server.tags(repository) == set()
+
+
+def test_a_page_that_says_nothing_new_is_not_the_end(server, repository, here):
+    """A registry that always gives the first page: some tags would be missing, and nothing is done."""
+    for number in range(5):
+        server.push_index(repository, f"t{number}", [AMD64])
+    before = server.tags(repository)
+
+    with _before(server, **_pages(lambda _n, path, _host: f'<{path}?page=0>; rel="next"')) as (host, _):
+        code, shown, said = here("backup", f"{host}/{repository}")
+
+    assert (code, shown) == (1, "")
+    assert "some may be missing" in said
+    assert server.tags(repository) == before
+
+
+def test_the_next_page_of_tags_gets_the_login_from_the_registry_alone(server, repository, here, tmp_path):
+    """A link that leads to another host sends the login nowhere."""
+    for number in range(3):
+        server.push_index(repository, f"t{number}", [AMD64])
+    login = f"Basic {base64.b64encode(b'ada:pass').decode()}"
+    pages = _pages(lambda n, path, _host: f'<http://{other}{path}?page={n}>; rel="next"')
+
+    def ask(each):
+        if each.headers.pop("authorization", "") != login:
+            each.status, each.answered = 401, {"www-authenticate": 'Basic realm="x"'}
+        pages["ask"](each)
+
+    with _before(server) as (other, elsewhere), _before(server, ask=ask, answer=pages["answer"]) as (host, seen):
+        (tmp_path / "docker").mkdir()
+        stored = {"auths": {host: {"auth": login.removeprefix("Basic ")}}}
+        (tmp_path / "docker/config.json").write_text(json.dumps(stored))
+        code, shown, said = here("backup", f"{host}/{repository}")
+
+    assert (code, shown.count("slipway.backup.")) == (0, 3), said
+    assert (len(elsewhere), {each[2] for each in seen}) == (0, {None, login})
