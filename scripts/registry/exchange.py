@@ -38,7 +38,7 @@ NO_ANSWER = 0
 _LINK = re.compile(r"<([^>]*)>([^<]*)")
 _NEXT = re.compile(r';\s*rel\s*=\s*"?next\b', re.IGNORECASE)
 _HOST = re.compile(r"(?:https?:)?//[^/?]*", re.IGNORECASE)
-_ABSENT = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN"}
+_ABSENT = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND", "TAG_EXPIRED"}  # the latter two are Harbor's and Quay's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,3 +155,45 @@ def test_the_next_page_of_tags_gets_the_login_from_the_registry_alone(server, re
 
     assert (code, shown.count("slipway.backup.")) == (0, 3), said
     assert (len(elsewhere), {each[2] for each in seen}) == (0, {None, login})
+
+
+def _missing(body):
+    """Say so of a manifest that is not there."""
+
+    def answer(each):
+        if each.status == 404 and "/manifests/" in each.path:
+            each.body = body
+
+    return answer
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "TAG_EXPIRED"])
+def test_a_tag_that_is_not_there_is_not_there_in_other_words_too(server, repository, here, code):
+    """As Harbor and Quay say it: what is optional is passed over, and a tag can be made, merged into and inspected."""
+    server.push_index(repository, "s", [AMD64], text="new")
+    server.push_index(repository, "1", [AMD64, ARM64])
+    said_so = json.dumps({"errors": [{"code": code, "message": "it is not there"}]}).encode()
+
+    with _before(server, answer=_missing(said_so)) as (host, _):
+        name = f"{host}/{repository}"
+        made = here("merge", f"{name}:new", "--create", "--keep-staging", "--from", f"{name}:s")
+        merged = here("merge", f"{name}:1", "--from", f"{name}:s")
+        looked = here("inspect", f"{name}:1")
+        missing = here("inspect", f"{name}:none")
+
+    assert (made[0], merged[0], looked[0]) == (0, 0, 0), (made, merged, looked)
+    assert (missing[0], "none: not found" in missing[2]) == (1, True)
+    assert server.images(repository, "1")[AMD64] == server.images(repository, "new")[AMD64]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>not found</html>", b'{"errors": [{"code": "SOMETHING"}]}'])
+def test_a_404_that_says_something_else_is_no_missing_tag(server, repository, here, body):
+    """It may be a proxy's; nothing is written."""
+    server.push_index(repository, "s", [AMD64])
+
+    with _before(server, answer=_missing(body)) as (host, _):
+        name = f"{host}/{repository}"
+        code, _, said = here("merge", f"{name}:new", "--create", "--from", f"{name}:s")
+
+    assert (code, "new: not found (404" in said) == (1, True), said
+    assert server.tags(repository) == {"s"}
