@@ -17,6 +17,7 @@ from scripts.registry.errors import (
     ReadOnly,
     RegistryError,
     RegistryFailed,
+    RegistryUnreachable,
     SourceRefused,
     VerificationFailed,
 )
@@ -422,7 +423,8 @@ def _parse_records(
 def _remove_staging(
     order: Order, found: Sequence[Source], moved: frozenset[Reference]
 ) -> Protocol[tuple[Removal, ...]]:
-    removals: list[Protocol[Removal]] = []
+    """Take the sources' tags away. The target is written by now, so that whatever goes wrong says only what is kept."""
+    removals: dict[Reference, Protocol[Removal]] = {}
     kept: list[Removal] = []
     for number, source in enumerate(found):
         if not source.reference.tag or source.reference.digest or not source.digest:
@@ -433,20 +435,22 @@ def _remove_staging(
             )
             kept.append(Removal(reference=source.reference, kept=changed))
         else:
-            removals.append(untag.remove(source.reference, digest=source.digest, token=f"{order.token}-{number}"))
+            removals[source.reference] = untag.remove(
+                source.reference, digest=source.digest, token=f"{order.token}-{number}"
+            )
     try:
-        removed = yield from exchange.together(*removals)
-    except ReadOnly as error:
-        removed = [Removal(reference=each.reference, kept=error) for each in found if each.reference.tag]
-    return (*kept, *map(_in_maintenance, removed))
+        removed = yield from exchange.together(*removals.values())
+    except RegistryError as error:
+        removed = [Removal(reference=each, kept=error) for each in removals]
+    return (*kept, *map(_later, removed))
 
 
-def _in_maintenance(removal: Removal) -> Removal:
-    """Say what to do where the registry has turned read-only since the tag was written: others may write before us then."""
-    if not isinstance(removal.kept, ReadOnly):
+def _later(removal: Removal) -> Removal:
+    """Say what to do where the registry has turned read-only or is gone: not to merge again, as others may have by then."""
+    if not isinstance(removal.kept, ReadOnly | RegistryUnreachable):
         return removal
     hint = f"when that has ended: slipway untag {removal.reference}"
-    return replace(removal, kept=ReadOnly(str(removal.kept), hint=hint))
+    return replace(removal, kept=type(removal.kept)(str(removal.kept), hint=hint))
 
 
 def backup_tag(target: Reference, digest: str, now: datetime) -> Reference:

@@ -197,3 +197,30 @@ def test_a_404_that_says_something_else_is_no_missing_tag(server, repository, he
 
     assert (code, "new: not found (404" in said) == (1, True), said
     assert server.tags(repository) == {"s"}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [("{host}", "may not do this"), ("127.0.0.1:1", "no answer")],
+    ids=["no token to delete", "no token server"],
+)
+def test_a_merge_stands_where_the_staging_tag_cannot_be_taken_away(server, repository, here, tokens, says):
+    """As with rights to push alone: the tag was written, so the result is told, exit code 3, and what is still there."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [ARM64], text="new")
+
+    def ask(each):
+        if each.path.startswith("/token"):
+            each.status, each.body = 403, b'{"errors": [{"code": "DENIED"}]}'
+        elif each.method == "DELETE":
+            realm = f"http://{tokens.format(host=each.host)}/token"
+            each.status, each.answered = 401, {"www-authenticate": f'Bearer realm="{realm}",service="x"'}
+
+    with _before(server, ask=ask) as (host, _):
+        name = f"{host}/{repository}"
+        code, shown, said = here("merge", f"{name}:1", "--from", f"{name}:s")
+
+    assert (code, shown.startswith(f"{name}@sha256:")) == (3, True), said
+    assert f"{name}:s is still there: " in said
+    assert says in said
+    assert server.images(repository, "1")[ARM64] == server.images(repository, "s")[ARM64]
