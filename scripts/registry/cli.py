@@ -13,7 +13,16 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from scripts.registry.connection import add_connection, duration, guarded, in_turn, new_client, run, run_now
+from scripts.registry.connection import (
+    add_connection,
+    duration,
+    guarded,
+    in_turn,
+    new_client,
+    require_one_host,
+    run,
+    run_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -291,13 +300,14 @@ def verify(options: argparse.Namespace) -> int:
     from scripts.registry import inspection, output, references
     from scripts.registry.errors import RegistryError
 
+    wanted = [references.parse(text) for text in options.references]
+    require_one_host(options, (each.host for each in wanted))
     reports, failed = [], False
-    for text in options.references:
-        reference = references.parse(text)
+    for reference in wanted:
         try:
             found = run(options, reference.host, partial(inspection.inspect, reference, deep=options.deep))
         except RegistryError as error:
-            if len(options.references) == 1:
+            if len(wanted) == 1:
                 raise
             output.error(str(error), error.hint)
             failed = True
@@ -323,9 +333,10 @@ def _backup(options: argparse.Namespace) -> int:
     if options.keep < 1:
         raise InvalidReference(f"--keep {options.keep}: the newest always stays; say 1 or more")
     policy = backup.Policy(keep=options.keep, within=timedelta(seconds=duration(options.within)))
+    wanted = [_without_digest(text, default_tag="") for text in options.repositories]
+    require_one_host(options, (each.host for each in wanted))
     reports, failed = {}, False
-    for text in options.repositories:
-        repository = _without_digest(text, default_tag="")
+    for repository in wanted:
         now, token = _run_identity()
         backed = run(
             options,

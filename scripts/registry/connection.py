@@ -14,7 +14,7 @@ from scripts.registry.errors import InvalidReference, ReadOnly, RegistryError, R
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from scripts.registry.client import Client
@@ -140,6 +140,14 @@ def new_client(options: argparse.Namespace, host: str) -> Client:
             debug=debug,
         )
     )
+
+
+def require_one_host(options: argparse.Namespace, hosts: Iterable[str]) -> None:
+    """Refuse a typed login where several registries are named: each would be told the password of one."""
+    if (options.username or options.password_stdin) and len(set(hosts)) > 1:
+        raise InvalidReference(
+            "--username: the references are of several registries", hint="name those of one at a time"
+        )
 
 
 def login(options: argparse.Namespace, host: str) -> Credentials | None:

@@ -192,6 +192,22 @@ def test_a_password_that_is_none_is_wrong_usage(slipway):
         assert (done.returncode, says in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize("verb", ["verify", "backup"])
+def test_a_typed_login_is_for_one_registry(server, repository, slipway, verb):
+    """Two are refused before anything is sent to either, as each would be told the password of one."""
+    server.push_index(repository, "1", [AMD64])
+    names = (server.name(repository, "1"), server.name(repository, "1").replace("127.0.0.1", "localhost"))
+    login = ("--username", "ada", "--password-stdin")
+
+    refused = slipway(verb, *names, *login, stdin="pass:word\n", check=False)
+    one = slipway(verb, names[0], names[0], *login, stdin="pass:word\n")
+    stored = slipway(verb, *names)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "of several registries" in refused.stderr
+    assert one.returncode == stored.returncode == 0
+
+
 def test_plain_http_is_for_loopback_alone(server, repository, slipway):
     """Elsewhere it is spoken when it was asked for; 0.0.0.0 is this host under a name that is not loopback's."""
     server.push_index(repository, "1", [AMD64])
