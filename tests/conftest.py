@@ -6,9 +6,14 @@ import shlex
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
+
+# How long an example takes says more of what else the host does.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 FIRST = (
     # Each has a local cloud with machines of its own, and comes before those that share one. The two that mostly wait for

@@ -10,12 +10,11 @@ set -u
 echo =now
 date +%s
 if [ -d repositories ]; then
-	broken=$(find repositories -name '*
-*' | head -n 1)
-	[ -z "$broken" ] || { echo "the name of a file has a line break: $broken..." >&2; exit 1; }
 	echo =folders
-	find repositories -type d \\( -name '_*' -o -path '*/_manifests/tags' -o -path '*/_manifests/revisions' \\
-		-o \\( -path '*/_manifests/tags/*' ! -path '*/_manifests/tags/*/*' \\) \\) || exit 1
+	find repositories -name '*
+*' -exec sh -c 'echo "the name of a file has a line break: $(echo "$1" | head -n 1)..." >&2; exit 1' sh {} + -o \\
+		-type d \\( -name '_*' -o -path '*/_manifests/tags' -o -path '*/_manifests/revisions' \\
+		-o \\( -path '*/_manifests/tags/*' ! -path '*/_manifests/tags/*/*' \\) \\) -print || exit 1
 	echo =links
 	find repositories -name _uploads -prune -o -type f -name link -exec stat -c '%s %Y %n' {} + || exit 1
 	echo =contents
