@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from scripts.registry import exchange, merge, records, untag
+from scripts.registry import exchange, inspection, merge, records, untag
 from scripts.registry.errors import NotFound, ReadOnly, RegistryError, VerificationFailed
 from scripts.registry.manifests import Contribution, Image, Index
 from scripts.registry.merge import Merged, Order
@@ -279,10 +279,17 @@ def _removed(removals: Iterable[Removal], backed: Backed) -> list[Reference]:
 def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Protocol[Merged]:
     """Write a backup's bytes to its tag, with records, so that nobody takes the platforms of before for lost.
 
-    Records of platforms that the backup lacks are withdrawn. That comes before the write: a merge under way that finds its
-    record gone writes it again, and one that had ended is undone by the write.
+    All its parts are read before that: the registry refuses an index with a part that is gone. The records of platforms that
+    the backup lacks are withdrawn before the write: a merge under way that finds its record gone writes it again, and one
+    that had ended is undone by the write.
     """
     wanted = exchange.require(chosen.reference, (yield from untag.read(chosen.reference)))
+    inspected = yield from inspection.inspect(chosen.reference)
+    if broken := [each.what for each in inspected.findings if each.breaks]:
+        raise VerificationFailed(
+            f"{chosen.reference}: {'; '.join(broken)}; nothing was written",
+            hint=f"slipway backups {target} lists others",
+        )
     (response,) = yield [exchange.get_manifest(target)]
     found, read_at = exchange.read_manifest(target, response), records.seconds(response)
     before = yield from merge.as_index(target, found)

@@ -119,6 +119,7 @@ class _Work:
     results: set[str] = field(default_factory=set)
     backups: dict[str, Reference] = field(default_factory=dict)
     checked_at: int = 0
+    wrote: bool = False
 
     def contributions(self) -> list[Contribution]:
         """Return what the tag is to have."""
@@ -266,12 +267,21 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
     """Record, look again, write if the tag is still what it was, read back."""
     order, target = work.order, work.order.target
     merged, _ = _plan(base, work)
-    seen = yield from _prepare(work, base, merged, found)
-    same = yield from _recheck(work, base, seen)
-    if same and (base.manifest is None or merged.body != base.manifest.body):
-        (response,) = yield [exchange.put_manifest(target, merged)]
-        if response.status not in {exchange.NO_ANSWER, 500, 502, 503, 504}:  # else what there is now will tell
-            exchange.check_stored(target, merged.digest, response)
+    try:
+        seen = yield from _prepare(work, base, merged, found)
+        same = yield from _recheck(work, base, seen)
+        if same and (base.manifest is None or merged.body != base.manifest.body):
+            (response,) = yield [exchange.put_manifest(target, merged)]
+            unknown = response.status in {exchange.NO_ANSWER, 500, 502, 503, 504}  # what there is now will tell
+            work.wrote = work.wrote or unknown or response.status == 201
+            if not unknown:
+                exchange.check_stored(target, merged.digest, response)
+    except (ReadOnly, RegistryUnreachable):  # it takes nothing back either
+        raise
+    except RegistryError:
+        if not work.wrote:
+            yield from _withdraw(work)
+        raise
     wanted = dict.fromkeys([*merged.images(), *work.mine, *records.USUAL])
     others = {each.digest for platform, each in merged.images().items() if platform not in work.mine}
     tags = [] if order.keep_staging else [each for each in found if each.reference.tag and not each.reference.digest]
@@ -285,6 +295,7 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
     if same:
         now = yield from _read_back(work, base, responses.pop(0))
     elif not (now := (yield from _read_target(target, responses.pop(0)))).exists and not order.create:
+        yield from _withdraw(work)
         raise NotFound(f"{target}: somebody took it away meanwhile", hint="--create makes it")
     known = _parse_records(target, wanted, [responses.pop(0) for _ in wanted])
     heads = dict(zip(sorted(others), responses, strict=False))
@@ -320,6 +331,25 @@ def _prepare(work: _Work, base: _Base, merged: Index, found: Sequence[Source]) -
     for reference, manifest in stored:
         exchange.check_stored(reference, manifest.digest, next(responses))
     return seen
+
+
+def _withdraw(work: _Work) -> Protocol[None]:
+    """Take back the records of a merge that is given up, where they are still ours: whoever found one would carry it out.
+
+    Another writer whose record comes between our look and this finds its own gone, and writes it again.
+    """
+    written = [
+        (records.record_tag(work.order.target, platform), record.to_index().digest)
+        for platform, record in work.current().items()
+    ]
+    responses = yield [exchange.head_manifest(place, unless=digest) for place, digest in written]
+    ours = [
+        place
+        for (place, digest), response in zip(written, responses, strict=True)
+        if exchange.unchanged(response, digest)
+    ]
+    if ours:
+        yield [exchange.put_manifest(place, records.withdrawn()) for place in ours]
 
 
 def _recheck(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[bool]:
@@ -360,9 +390,10 @@ def _read_back(work: _Work, base: _Base, response: Response) -> Protocol[_Base]:
 def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     """Compare tag and records, and tell whether the tag has to be written once more."""
     target = seen.target.index
+    known = yield from _sound(work, seen.target.index, seen.records)
     wrote = seen.target.digest in work.results
     ours = list(work.mine.values())
-    for platform, record in seen.records.items():
+    for platform, record in known.items():
         own = work.mine.get(platform)
         if own and record.image != own.image:
             work.superseded.add(platform)
@@ -373,7 +404,7 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
         elif (
             wrote
             and not own
-            and records.concurrent(target, record, ours, seen.records.values(), checked_at=work.checked_at)
+            and records.concurrent(target, record, ours, known.values(), checked_at=work.checked_at)
             and (yield from _readable(work.order.target, record.contribution))
         ):
             work.owed[platform] = record.contribution
@@ -381,24 +412,37 @@ def _unsettled(work: _Work, seen: _Seen) -> Protocol[bool]:
     missing = [platform for platform, record in work.current().items() if not record.reflected(target)]
     if missing:  # whose is the platform now? The tag was read first: who wrote it had recorded that before
         latest = yield from read_records(work.order.target, missing)
+        latest = yield from _sound(work, target, latest)
         work.superseded |= {each for each, record in latest.items() if record.image != work.mine[each].image}
     # Where another writer has put ours in, our record must name what it made: those who come later look for that. A restore
     # may have withdrawn our record beside us: those who come later need it.
     named = all(
-        platform in seen.records and seen.target.digest in record.results for platform, record in work.current().items()
+        platform in known and seen.target.digest in record.results for platform, record in work.current().items()
     )
     return bool(work.owed) or not named or bool(work.current().keys() & set(missing))
 
 
+def _sound(work: _Work, target: Index, known: Mapping[Platform, Record]) -> Protocol[dict[Platform, Record]]:
+    """Return the records without those that claim a platform of ours, or one that we owe, for what cannot be merged."""
+    sound = dict(known)
+    for platform, record in known.items():
+        before = work.owed.get(platform) or (work.mine[platform].contribution if platform in work.mine else None)
+        if before is None or record.image == before.image.digest or record.reflected(target):
+            continue
+        if not (yield from _readable(work.order.target, record.contribution)):
+            del sound[platform]
+    return sound
+
+
 def _readable(target: Reference, contribution: Contribution) -> Protocol[bool]:
-    """Tell whether an image that another writer recorded is there; that writer has not looked, if it was killed early."""
-    image, *_ = responses = yield [
-        exchange.get_manifest(target.at(each.digest)) for each in (contribution.image, *contribution.attestations)
-    ]
-    if any(response.status != 200 for response in responses):
+    """Tell whether an image that another writer recorded can be merged; that writer may have been killed, or refused, since."""
+    try:
+        yield from _look([sources.Source(reference=target, digest="", contributions=(contribution,))])
+    except RegistryUnreachable:
+        raise
+    except RegistryError:
         return False
-    found = exchange.read_manifest(target.at(contribution.image.digest), image)
-    return isinstance(found, Image) and len(found.body) == contribution.image.size
+    return True
 
 
 def read_records(target: Reference, wanted: Iterable[Platform]) -> Protocol[dict[Platform, Record]]:

@@ -126,6 +126,45 @@ def test_a_part_that_is_not_what_the_index_says_stops_the_merge(server, reposito
         assert server.get(repository, "1") == before
 
 
+def test_what_was_refused_is_not_carried_out_by_the_next_merge(server, repository, here):
+    """An image of another architecture than its index says: the tag has it neither then nor later, and verify misses nothing."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    kept = server.images(repository, "1")[ARM64]
+    image = server.push_image(repository, AMD64, text="odd") | {"platform": {"os": "linux", "architecture": "arm64"}}
+    server.put(repository, "odd", _index([image]), OCI_INDEX)
+    new = server.push_image(repository, AMD64, text="new")["digest"]
+    name = server.name(repository, "1")
+
+    refused = here("merge", name, "--from", server.name(repository, "odd"))
+    checked = here("verify", name)
+    code, _, said = here("merge", name, "--from", server.name(repository, new))
+
+    assert (refused[0], "its configuration says linux/amd64" in refused[2]) == (1, True)
+    assert checked[0] == 0, checked
+    assert code == 0
+    assert "brought back" not in said
+    assert server.images(repository, "1") == {AMD64: [new], ARM64: kept}
+
+
+def test_what_the_registry_refuses_is_not_carried_out_by_the_next_merge(server, repository, here):
+    """It takes no index with a part that is gone: once that was pushed again, the tag has what was merged since."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    (kept,) = server.images(repository, "1")[AMD64]
+    body = server.get(repository, kept)
+    server.request("DELETE", f"{repository}/manifests/{kept}")
+    new, newer = (server.push_image(repository, each, text="new")["digest"] for each in (ARM64, AMD64))
+    (old,) = server.images(repository, "1")[ARM64]
+    name = server.name(repository, "1")
+
+    refused = here("merge", name, "--from", server.name(repository, new))
+    server.put(repository, kept, body, OCI_MANIFEST)
+    code, _, said = here("merge", name, "--from", server.name(repository, newer))
+
+    assert refused[0] == 1
+    assert code == 0, said
+    assert server.images(repository, "1") == {AMD64: [newer], ARM64: [old]}
+
+
 def test_damaged_content_is_noticed(new_registry, slipway):
     """The registry's own header says the right digest; the content has another."""
     server = new_registry("2.8")

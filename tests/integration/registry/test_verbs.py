@@ -166,6 +166,24 @@ def test_a_restore_tells_of_a_merge_that_it_undid(server, repository, here, slip
     assert here("verify", name)[0] == 0
 
 
+def test_a_backup_with_a_part_that_is_gone_is_not_restored(server, repository, here):
+    """It says which, before it writes anything."""
+    name = server.name(repository, "1")
+    server.push_index(repository, "1", [AMD64, ARM64])
+    (arm64,) = server.images(repository, "1")[ARM64]
+    (backup,) = here("backup", name)[1].split()
+    server.push_index(repository, "1", [AMD64, ARM64], text="later")
+    server.request("DELETE", f"{repository}/manifests/{arm64}")
+    before = server.get(repository, "1"), server.tags(repository)
+
+    code, shown, said = here("restore", name, backup.rsplit(":", 1)[1])
+
+    assert (code, shown) == (1, "")
+    assert f"linux/arm64 {arm64[:19]}… is not in the registry; nothing was written" in said
+    assert f"hint: slipway backups {name} lists others" in said
+    assert (server.get(repository, "1"), server.tags(repository)) == before
+
+
 def test_a_backup_is_taken_only_when_the_tag_changed_and_old_ones_go(server, repository, slipway):
     """By count and by age; the newest stays whatever its age, and images that no backup needs lose their own tags."""
     name = server.name(repository, "1").rsplit(":", 1)[0]

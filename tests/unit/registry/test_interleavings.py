@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from scripts.registry import backup, manifests, merge, platforms, records, references
-from scripts.registry.errors import Contended, VerificationFailed
+from scripts.registry.errors import Contended, SourceRefused, VerificationFailed
 from scripts.registry.exchange import Pause, Response
 
 TARGET = references.parse("registry.test/app:1")
@@ -84,15 +84,16 @@ def answer(contents, tags, clock, request):
 
 @dataclass(frozen=True)
 class Writer:
-    """A merge: which image for which platform."""
+    """A merge: which image for which platform; `source` is the index that it comes from, where it is in one."""
 
     platform: platforms.Platform
     digest: str
+    source: str = ""
 
     def begin(self, number):
         """Return its protocol."""
         order = merge.Order(
-            target=TARGET, sources=(TARGET.at(self.digest),), now=datetime.fromtimestamp(START, UTC),
+            target=TARGET, sources=(TARGET.at(self.source or self.digest),), now=datetime.fromtimestamp(START, UTC),
             token=str(number), create=True,
         )  # fmt: skip
         return merge.merge(order)
@@ -117,6 +118,7 @@ class Ended:
 
     superseded: bool = False
     contended: bool = False
+    refused: bool = False
 
 
 class State(NamedTuple):
@@ -137,6 +139,7 @@ class Search:
     def __init__(
         self, wanted, *, present=(AMD64, ARM64), crashes=0, ticks=True, push=False, whole=False, limit=2_000_000,
         restored=(),
+        refused=None,
     ):  # fmt: skip
         self.contents = Contents()
         self.base = self.contents.index({p: self.contents.image(p, f"old {p}") for p in present})
@@ -148,6 +151,10 @@ class Search:
         if restored:
             self.tags[BACKUP.tag] = self.restored.digest
             self.writers.append(Restorer(self.restored.digest))
+        self.refused = refused
+        if refused:
+            image = self.contents.image(S390X, "of another architecture than its index says")
+            self.writers.append(Writer(refused, image.digest, source=self.contents.index({refused: image}).digest))
         self.crashes, self.ticks, self.whole, self.limit = crashes, ticks, whole, limit
         self.strict = len(wanted) < 3
         self.histories, self.steps = {}, []
@@ -171,6 +178,8 @@ class Search:
             outcome = Ended(superseded=bool(end.value.superseded))
         except (Contended, VerificationFailed):
             outcome = Ended(contended=True)
+        except SourceRefused:
+            outcome = Ended(refused=True)
         if isinstance(outcome, Ended):  # how it came to its end does not matter any more
             past = ()
             self.histories[key] = self.histories.get((writer, outcome), len(self.steps))
@@ -303,13 +312,19 @@ class Search:
         return self._settled(state, writer, answers, tags, clock)
 
     def _judge(self, state):
-        """Nobody goes on: what was acknowledged is in the tag, or is seen to be lost."""
+        """Nobody goes on: what is wrong with that."""
         if self.foreign:
             return ""
         tags = dict(state.tags)
         target = self._index(tags["1"]) if "1" in tags else manifests.empty_index()
         if self.restored.descriptors:
             return self._judge_restored(state, tags, target)
+        if self.refused:
+            return self._judge_refused(state, tags, target)
+        return self._judge_merges(state, tags, target)
+
+    def _judge_merges(self, state, tags, target):
+        """What was acknowledged is in the tag, or is seen to be lost."""
         found = {platform: each.digest for platform, each in target.images().items()}
         if self.base.images().keys() - found.keys():
             return f"a platform vanished: {found}"
@@ -358,6 +373,21 @@ class Search:
             return f"restored, and taken for lost: {lost}"
         return ""
 
+    def _judge_refused(self, state, tags, target):
+        """A merge, and one that was refused: that is nowhere, and the other knows nothing of it."""
+        ended = [self.steps[each][1] for each in state.told]
+        good, bad = self.writers
+        found = {platform: each.digest for platform, each in target.images().items()}
+        name = records.record_tag(TARGET, bad.platform).tag
+        record = records.parse(self._index(tags[name])) if name in tags else None
+        if bad.digest in found.values():
+            return f"{bad.platform}: it was refused, and is in the tag"
+        if 0 not in state.crashed and (ended[0] != Ended() or found.get(good.platform) != good.digest):
+            return f"{good.platform}: it gave way to what was refused"
+        if 1 not in state.crashed and (ended[1] != Ended(refused=True) or (record and record.image == bad.digest)):
+            return f"{bad.platform}: it was refused, and its record is there"
+        return ""
+
     def _index(self, digest):
         body, media_type = self.contents.manifests[digest]
         return manifests.parse(body, media_type, name=digest)
@@ -401,6 +431,19 @@ def test_a_merge_beside_a_restore_is_in_the_tag_or_undone(wanted, options, crash
     assert not Search(wanted, crashes=crashes, **options).run()
 
 
+REFUSALS = [
+    pytest.param(wanted, options, id=f"{name}, {of}")
+    for wanted, of in (((ARM64,), "another platform"), ((AMD64,), "the same platform"))
+    for options, name in (({}, "refused"), ({"crashes": 1}, "a crash"), ({"present": ()}, "a new tag"))
+]
+
+
+@pytest.mark.parametrize(("wanted", "options"), REFUSALS)
+def test_what_was_refused_is_carried_out_by_nobody(wanted, options):
+    """A merge beside one that is refused is as if it were alone, in every order."""
+    assert not Search(wanted, refused=AMD64, **options).run()
+
+
 def _mutants():
     unsettled = merge._unsettled
 
@@ -416,7 +459,17 @@ def _mutants():
     def careless(work, seen):
         return (yield from unsettled(work, replace(seen, records={**work.mine, **seen.records})))
 
+    def nothing(_work):
+        return
+        yield
+
+    def believed(_target, _contribution):
+        return True
+        yield
+
     return {
+        "withdrawal": ("_withdraw", nothing, {"refused": AMD64}),
+        "look at others' images": ("_readable", believed, {"refused": AMD64}),
         "re-read": ("_unsettled", settled, {}),
         "look at its own record": ("_unsettled", careless, {"restored": (AMD64,)}),
         "re-check": ("_recheck", unchecked, {"push": True}),
@@ -425,11 +478,11 @@ def _mutants():
 
 @pytest.mark.parametrize("removed", _mutants())
 def test_without_one_step_the_search_finds_a_loss(removed, monkeypatch):
-    """The re-read, the re-check, and a merge's look at its own record, are each needed."""
+    """Of the re-read, the re-check, and what a merge makes of records, its own and others', each is needed."""
     name, instead, options = _mutants()[removed]
     monkeypatch.setattr(merge, name, instead)
 
-    wanted = (AMD64,) if "push" in options else (ARM64,) if "restored" in options else (AMD64, ARM64)
+    wanted = (AMD64,) if "push" in options else (ARM64,) if options else (AMD64, ARM64)
     assert Search(wanted, **options).run()
 
 
