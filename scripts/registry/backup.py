@@ -111,10 +111,14 @@ def backup(repository: Reference, *, policy: Policy, now: datetime, token: str) 
         else:
             changed.append(tag)
     have = set(tags)
-    results = yield from exchange.together(*(_take(repository.tagged(tag), now=now, have=have) for tag in changed))
+    results = yield from exchange.together(
+        *(_take(repository.tagged(tag), now=now, have=have, last=known.get(records.key(tag))) for tag in changed)
+    )
     for tag, result in zip(changed, results, strict=True):
         if isinstance(result, RegistryError):
             backed.failed[tag] = result
+        elif result is None:
+            backed.unchanged += 1
         else:
             backed.taken.append(result)
     every = newest_first(repository, [*tags, *(each.reference.tag for each in backed.taken)])
@@ -176,14 +180,18 @@ def restore(target: Reference, chosen: str, *, now: datetime, token: str) -> Pro
     )
 
 
-def _take(reference: Reference, *, now: datetime, have: set[str]) -> Protocol[Backup | RegistryError]:
-    """Back up what a tag names."""
+def _take(
+    reference: Reference, *, now: datetime, have: set[str], last: Backup | None
+) -> Protocol[Backup | RegistryError | None]:
+    """Back up what a tag names; None: it is what it was at the `last` backup, which not every registry tells beforehand."""
     try:
         found = exchange.require(reference, (yield from untag.read(reference)))
         if untag.buried(found):
             raise NotFound(f"{reference}: its removal was cut off", hint=f"slipway untag {reference}")
     except RegistryError as error:
         return error
+    if last and found.digest[7:19] == last.digest:
+        return None
     return (yield from _keep(reference, found, now=now, have=have))
 
 
@@ -217,8 +225,12 @@ def _keep(
 def _tagged(reference: Reference, index: Index, have: set[str]) -> Protocol[set[str]]:
     """Return the parts that have a tag of their own; one whose removal was cut off names something else."""
     wanted = [each.digest for each in index.descriptors if _child_tag(each.digest) in have]
-    heads = yield [exchange.head_manifest(reference.tagged(_child_tag(each)), unless=each) for each in wanted]
-    return {each for each, response in zip(wanted, heads, strict=True) if exchange.unchanged(response, each)}
+    places = [reference.tagged(_child_tag(each)) for each in wanted]
+    heads = yield [exchange.head_manifest(place, unless=each) for place, each in zip(places, wanted, strict=True)]
+    named = yield from exchange.together(
+        *(exchange.unchanged(*each) for each in zip(places, heads, wanted, strict=True))
+    )
+    return {each for each, names in zip(wanted, named, strict=True) if names}
 
 
 def _rotate(

@@ -210,11 +210,31 @@ def read_manifest(reference: Reference, response: Response) -> Index | Image | N
     return manifests.parse(response.body, response.headers.get("content-type", ""), name=str(reference))
 
 
-def unchanged(response: Response, digest: str) -> bool:
-    """Tell from an answer to head_manifest(unless=digest) whether the tag still names it; some registries send no 304."""
-    return response.status == 304 or (
-        response.status == 200 and response.headers.get("docker-content-digest") == digest
-    )
+def unchanged(reference: Reference, response: Response, digest: str) -> Protocol[bool]:
+    """Tell from an answer to head_manifest(unless=digest) whether the tag still names it.
+
+    Some registries send no 304, and of these some no digest: then the tag is read.
+    """
+    if response.status != 200:
+        return response.status == 304
+    if named := response.headers.get("docker-content-digest"):
+        return named == digest
+    (response,) = yield [get_manifest(reference)]
+    found = read_manifest(reference, response)
+    return found is not None and found.digest == digest
+
+
+def check_accepted(reference: Reference, response: Response, digest: str) -> Protocol[None]:
+    """Make sure that a tag names the Docker image `digest`, of which this is the answer to head_manifest(unless=digest).
+
+    Without an Accept header a registry answers a Docker list with its amd64 image; only the tag's own digest tells, by 304.
+    A registry that does not say 304 to the digest itself never does, and its answer tells nothing.
+    """
+    if response.status == 304:
+        return
+    (same,) = yield [head_manifest(reference.at(digest), unless=digest)]
+    if response.status != 200 or same.status != 200:
+        raise accept_dropped(reference, response)
 
 
 def absent(reference: Reference, response: Response) -> bool:

@@ -299,11 +299,13 @@ def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_See
         raise NotFound(f"{target}: somebody took it away meanwhile", hint="--create makes it")
     known = _parse_records(target, wanted, [responses.pop(0) for _ in wanted])
     heads = dict(zip(sorted(others), responses, strict=False))
-    moved = {
-        each.reference
-        for each, response in zip(tags, responses[len(others) :], strict=True)
-        if not exchange.unchanged(response, each.digest)
-    }
+    stayed = yield from exchange.together(
+        *(
+            exchange.unchanged(each.reference, response, each.digest)
+            for each, response in zip(tags, responses[len(others) :], strict=True)
+        )
+    )
+    moved = {each.reference for each, stays in zip(tags, stayed, strict=True) if not stays}
     unreadable = tuple(digest for digest, response in heads.items() if response.status != 200)
     return _Seen(target=now, records=known, unreadable=unreadable, staging_moved=frozenset(moved))
 
@@ -362,9 +364,9 @@ def _recheck(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[bool
         return response.status == 404 and exchange.absent(target, response)
     if response.status not in {200, 304, 404}:
         raise exchange.refusal(f"{target}", response)
-    same = exchange.unchanged(response, base.digest)
-    if same and response.status == 200 and base.manifest.media_type == manifests.DOCKER_MANIFEST:
-        raise exchange.accept_dropped(target, response)  # a list, sent as its amd64 image
+    same = yield from exchange.unchanged(target, response, base.digest)
+    if same and base.manifest.media_type == manifests.DOCKER_MANIFEST:
+        yield from exchange.check_accepted(target, response, base.digest)
     return same
 
 

@@ -115,11 +115,10 @@ def from_image(reference: Reference, image: Image, wanted: Sequence[Platform], *
     digest = digest or image.digest
     requests = [exchange.get_blob(reference, image.config.digest)]
     if reference.tag and not reference.digest and image.media_type == manifests.DOCKER_MANIFEST:
-        # Without an Accept header a registry answers a Docker list with its amd64 image; only the tag's own digest tells.
         requests.append(exchange.head_manifest(reference, unless=digest))
     config, *same = yield requests
-    if same and same[0].status != 304:
-        raise exchange.accept_dropped(reference, same[0])
+    for each in same:
+        yield from exchange.check_accepted(reference, each, digest)
     known = _config(reference, image.config, config)
     platform = platforms.from_json(known)
     if not platform:

@@ -224,3 +224,77 @@ def test_a_merge_stands_where_the_staging_tag_cannot_be_taken_away(server, repos
     assert f"{name}:s is still there: " in said
     assert says in said
     assert server.images(repository, "1")[ARM64] == server.images(repository, "s")[ARM64]
+
+
+def _without(*names):
+    """Answer without these headers, and never 304."""
+
+    def ask(each):
+        each.headers.pop("if-none-match", None)
+
+    def answer(each):
+        for name in names:
+            each.answered.pop(name, None)
+
+    return {"ask": ask, "answer": answer}
+
+
+@pytest.mark.parametrize("names", [(), ("docker-content-digest", "etag")], ids=["no 304", "no digest"])
+@pytest.mark.parametrize("docker", [False, True])
+def test_a_merge_where_the_registry_tells_less(server, repository, here, docker, names):
+    """The tag is read where no header tells what it names; of Docker's types there is nothing wrong with the Accept header."""
+    target = server.push_image(repository, AMD64, tag="1", docker=docker)["digest"]
+    image = server.push_image(repository, ARM64, tag="s", text="new", docker=docker)["digest"]
+
+    with _before(server, **_without(*names)) as (host, seen):
+        name = f"{host}/{repository}"
+        code, shown, said = here("merge", f"{name}:1", "--from", f"{name}:s")
+
+    assert (code, shown.startswith(f"{name}@sha256:")) == (0, True), said
+    assert server.images(repository, "1") == {AMD64: [target], ARM64: [image]}
+    assert server.get(repository, "s") is None
+    assert sum(each[:2] == ("PUT", f"/v2/{repository}/manifests/1") for each in seen) == 1
+
+
+@pytest.mark.parametrize("tag", ["1", "s"])
+def test_what_another_pushed_meanwhile_is_noticed_where_no_header_tells(server, repository, here, tag):
+    """A push before the last look is merged into, and a staging tag that names something else by then stays."""
+    server.push_index(repository, "1", [AMD64])
+    server.push_index(repository, "s", [ARM64], text="new")
+    wanted = {name: server.images(repository, name) for name in ("1", "s")}
+    less, platform, pushed = _without("docker-content-digest", "etag"), {"1": AMD64, "s": ARM64}[tag], []
+
+    def ask(each):
+        less["ask"](each)
+        if not pushed and each.method == "PUT" and "slipway.record." in each.path:
+            pushed.append(server.push_index(repository, tag, [platform], text="pushed"))
+
+    with _before(server, ask=ask, answer=less["answer"]) as (host, _):
+        name = f"{host}/{repository}"
+        code, _, said = here("merge", f"{name}:1", "--from", f"{name}:s")
+
+    again = server.images(repository, pushed[0])
+    assert (code, "it was pushed again since it was merged" in said) == {"1": (0, False), "s": (3, True)}[tag], said
+    assert server.images(repository, "1") == {**wanted["1"], **wanted["s"], **(again if tag == "1" else {})}
+    assert server.images(repository, "s") == (again if tag == "s" else {})
+
+
+def test_a_backup_is_taken_only_when_the_tag_changed_where_no_header_tells(server, repository, here):
+    """As the old ones that have their time would else be pushed out by copies of the newest."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+
+    with _before(server, **_without("docker-content-digest", "etag")) as (host, _):
+        first, again = (here("backup", f"{host}/{repository}") for _ in range(2))
+
+    assert (first[0], first[1].count("\n"), again[:2]) == (0, 1, (0, "")), again
+
+
+def test_a_dropped_accept_header_is_noticed_where_304_is_said(server, repository, here):
+    """A Docker list comes as its amd64 image then, which its digest tells as source too."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [AMD64, ARM64], text="new", docker=True)
+
+    with _before(server, ask=lambda each: each.headers.pop("accept", None)) as (host, _):
+        code, shown, said = here("merge", f"{host}/{repository}:1", "--from", f"{host}/{repository}:s")
+
+    assert (code, shown, "Accept header" in said) == (1, "", True), said
