@@ -265,11 +265,12 @@ class Client:
                 told = f"{connection.host}:{connection.port}: it told an address that cannot be asked for"
                 raise RegistryFailed(told) from None
             answer = connection.getresponse()
-            content = _read_whole(connection.host, answer)
+            first_byte = "Range" in headers and answer.status == 200  # it sends all of it
+            content = _read_first_byte(answer) if first_byte else _read_whole(connection.host, answer)
         except BaseException:
             connection.close()
             raise
-        if answer.will_close:
+        if answer.will_close or first_byte:
             connection.close()
         else:
             site.idle.append(connection)
@@ -340,6 +341,13 @@ class Client:
         elif "WRONG_VERSION_NUMBER" in str(reason):
             said, hint = "it does not speak TLS", "--plain-http, if that is meant to be"
         return RegistryUnreachable(f"{host}: no answer ({' '.join(said.split())})", hint=hint)
+
+
+def _read_first_byte(answer: http.client.HTTPResponse) -> bytes:
+    content = answer.read(1)
+    if not content and answer.length:
+        raise http.client.IncompleteRead(content, answer.length)
+    return content
 
 
 def _read_whole(host: str, answer: http.client.HTTPResponse) -> bytes:

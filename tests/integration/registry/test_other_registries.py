@@ -11,12 +11,17 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from scripts.registry import client
+
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 
 
 @dataclass
 class Exchange:
-    """A request on its way through the proxy, then its answer too; names of headers are in lower case."""
+    """A request on its way through the proxy, then its answer too; names of headers are in lower case.
+
+    `size` is what the body is said to have, where it breaks off before.
+    """
 
     method: str
     path: str
@@ -25,6 +30,7 @@ class Exchange:
     status: int = 0
     answered: dict = field(default_factory=dict)
     body: bytes = b""
+    size: int = 0
 
 
 @contextmanager
@@ -58,10 +64,13 @@ def _before(server, *, ask=lambda _e: None, answer=lambda _e: None):
                 if name not in {"transfer-encoding", "connection"}:
                     self.send_header(name, value)
             if each.status != 304:
-                self.send_header("Content-Length", length if each.method == "HEAD" else str(len(each.body)))
+                self.send_header(
+                    "Content-Length", length if each.method == "HEAD" else str(each.size or len(each.body))
+                )
             self.end_headers()
             if each.method != "HEAD":
                 self.wfile.write(each.body)
+            self.close_connection = bool(each.size)
 
         def __getattr__(self, name):
             if name.startswith("do_"):
@@ -298,3 +307,23 @@ def test_a_dropped_accept_header_is_noticed_where_304_is_said(server, repository
         code, shown, said = here("merge", f"{host}/{repository}:1", "--from", f"{host}/{repository}:s")
 
     assert (code, shown, "Accept header" in said) == (1, "", True), said
+
+
+def test_verify_reads_one_byte_of_a_layer_where_the_registry_ignores_ranges(server, repository, here):
+    """It hangs up then: a layer of any size is told whole, and one that breaks off before its first byte is not."""
+    image = server.push_image(repository, AMD64, tag="1")["digest"]
+    (layer,) = json.loads(server.get(repository, image))["layers"]
+    sent, ranges = [b"x"], []
+
+    def ask(each):
+        if each.path.endswith(layer["digest"]):
+            ranges.append(each.headers["range"])
+            each.status, each.body, each.size = 200, sent[0], client.MAX_ANSWER_BYTES + 1
+
+    with _before(server, ask=ask) as (host, _):
+        whole = here("verify", "--deep", f"{host}/{repository}:1")
+        sent[0] = b""
+        broken = here("verify", "--deep", f"{host}/{repository}:1")
+
+    assert (whole[0], "whole" in whole[1], ranges[0]) == (0, True, "bytes=0-0"), whole
+    assert (broken[0], "cannot be read (cut off)" in broken[2]) == (1, True), broken
