@@ -135,7 +135,9 @@ def from_image(reference: Reference, image: Image, wanted: Sequence[Platform], *
 
 
 def _contributions(reference: Reference, index: Index, wanted: Sequence[Platform]) -> Iterable[Contribution]:
-    for each in index.descriptors:
+    images = index.images()
+    missing = [each for each in wanted if each not in images]
+    for each in index.descriptors if missing or not wanted else ():  # beside what is wanted anything may be
         if each.media_type in manifests.INDEXES:
             raise SourceRefused(
                 f"{reference}: it holds another index ({each.digest[:19]}…), and clients would not look into it",
@@ -143,12 +145,12 @@ def _contributions(reference: Reference, index: Index, wanted: Sequence[Platform
             )
         if not each.runnable and not each.subject:
             raise SourceRefused(f"{reference}: its manifest {each.digest[:19]}… names no platform")
-    images = index.images()
     if not images:
         raise SourceRefused(f"{reference}: it has no platform")
-    if len(images) < sum(each.runnable for each in index.descriptors):
+    chosen = [each for each in index.descriptors if each.runnable and (not wanted or each.platform in wanted)]
+    if len({each.platform for each in chosen}) < len(chosen):
         raise SourceRefused(f"{reference}: it has two images for one platform", hint="name one by its digest")
-    if missing := [each for each in wanted if each not in images]:
+    if missing:
         raise SourceRefused(f"{reference}: it has no {_names(missing)}, only {_names(images)}")
     for platform, image in images.items():
         if not wanted or platform in wanted:

@@ -109,6 +109,24 @@ def test_restore_brings_back_what_a_naive_push_took(server, repository, slipway)
     assert "whole" in slipway("verify", "--deep", server.name(repository, "1")).stdout
 
 
+def test_restore_passes_over_what_is_odd_beside_the_lost_platform(server, repository, slipway):
+    """A part without a platform, an index in the index, another platform twice: of the backup, arm64 is whole."""
+    image, twice = (server.push_image(repository, AMD64, text=text) for text in ("a", "b"))
+    lost = server.push_image(repository, ARM64)
+    unnamed = {key: value for key, value in server.push_image(repository, AMD64, text="c").items() if key != "platform"}
+    inner = server.push_index(repository, "", [AMD64], text="d")
+    nested = {"mediaType": OCI_INDEX, "digest": inner, "size": len(server.get(repository, inner))}
+    parts = [image, unnamed, nested, twice, lost]
+    body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": parts}).encode()
+    server.put(repository, "1", body, OCI_INDEX)
+    slipway("backup", server.name(repository, "1"))
+    naive = server.push_image(repository, AMD64, tag="1", text="naive")
+
+    slipway("restore", server.name(repository, "1"))
+
+    assert server.images(repository, "1") == {AMD64: [naive["digest"]], ARM64: [lost["digest"]]}
+
+
 def test_a_backup_is_restored_to_the_byte(server, repository, slipway):
     """Also after the tag moved on by a merge; verify then takes nothing for lost."""
     server.push_index(repository, "1", [AMD64, ARM64])
