@@ -336,7 +336,10 @@ def _restore_exactly(target: Reference, chosen: Backup, *, now: datetime) -> Pro
             f"{target}: it is {now_there.digest if now_there else 'not there'} after the write, not {wanted.digest}",
             hint="somebody else wrote it in the same moment; run this again",
         )
-    if not all(exchange.unchanged(head, record.digest) for head, (_, record) in zip(heads, noted, strict=True)):
+    stayed = yield from exchange.together(
+        *(exchange.unchanged(place, head, record.digest) for head, (place, record) in zip(heads, noted, strict=True))
+    )
+    if not all(stayed):
         raise VerificationFailed(
             f"{target}: it is restored, and somebody merged into it in the same moment", hint="run this again"
         )

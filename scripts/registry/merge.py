@@ -345,11 +345,13 @@ def _withdraw(work: _Work) -> Protocol[None]:
         for platform, record in work.current().items()
     ]
     responses = yield [exchange.head_manifest(place, unless=digest) for place, digest in written]
-    ours = [
-        place
-        for (place, digest), response in zip(written, responses, strict=True)
-        if exchange.unchanged(response, digest)
-    ]
+    named = yield from exchange.together(
+        *(
+            exchange.unchanged(place, response, digest)
+            for (place, digest), response in zip(written, responses, strict=True)
+        )
+    )
+    ours = [place for (place, _), names in zip(written, named, strict=True) if names]
     if ours:
         yield [exchange.put_manifest(place, records.withdrawn()) for place in ours]
 
