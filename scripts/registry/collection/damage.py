@@ -60,7 +60,7 @@ def spared(store: Store, *, grace_s: int) -> tuple[str, ...]:
     young, found = store.now - grace_s, []
     for name, repository in sorted(store.repositories.items()):
         if repository.begun and any(written <= young for written in repository.layers.values()):
-            what = "it has layers and no _manifests, as of a first push that was given up; its layers stay"
+            what = "it has layers and no _manifests, as of a first push that was given up; its layers stay, and what no repository has"
         elif repository.untagged and any(each.written <= young for each in repository.revisions.values()):
             what = "it has manifests and no tags, as of pushes by digest alone; all of it stays"
         else:

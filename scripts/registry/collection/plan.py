@@ -37,8 +37,8 @@ class Plan:
     """What goes, what is expected to be freed by it, and why the rest stays.
 
     `unlink` are manifests of a repository, `untag` are tags with the reason; `frees` the blobs, with their sizes in
-    bytes, that nothing needs any more then. `held` are blobs without a manifest that are too young to go, or of a
-    repository that never had one. `live` is all that must be there afterwards. `kept` tells why, for each manifest
+    bytes, that nothing needs any more then. `held` are blobs without a manifest that are too young to go, or may be of a
+    repository that has none. `live` is all that must be there afterwards. `kept` tells why, for each manifest
     (repository, digest) that stays.
     """
 
@@ -161,8 +161,15 @@ def _live(store: Store, kept: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def _unfinished(store: Store, *, young: int) -> set[str]:
-    """Return the blobs that were written, or given to a repository, within the grace time, or to one without a manifest."""
+    """Return the blobs that were written, or given to a repository, within the grace time, or to one without a manifest.
+
+    Such a one may also have lost its manifests' links: what no repository has would be those manifests.
+    """
+    repositories = store.repositories.values()
     found = {digest for digest, blob in store.blobs.items() if blob.written > young}
-    for repository in store.repositories.values():
+    for repository in repositories:
         found.update(digest for digest, written in repository.layers.items() if written > young or repository.begun)
+    if any(each.begun and each.layers for each in repositories):
+        linked = {digest for each in repositories for digest in (*each.layers, *each.revisions)}
+        found |= store.blobs.keys() - linked
     return found & store.blobs.keys()

@@ -140,7 +140,7 @@ def test_what_was_never_pushed_to_the_end_or_never_tagged_stays(kept, kept_files
     assert [note for note in notes if folder in note] == [
         "bydigest: it has manifests and no tags, as of pushes by digest alone; all of it stays; "
         f"if nothing of it is in use: rm -r repositories/bydigest {folder}",
-        "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay; "
+        "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay, and what no repository has; "
         f"if nothing of it is in use: rm -r repositories/typo {folder}",
     ]
     assert all(note in planned.stderr for note in notes if folder in note)

@@ -416,7 +416,7 @@ class TestSpared:
         found = self._goes_on(
             server,
             files,
-            "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay; "
+            "typo: it has layers and no _manifests, as of a first push that was given up; its layers stay, and what no repository has; "
             "if nothing of it is in use: rm -r repositories/typo",
         )
 

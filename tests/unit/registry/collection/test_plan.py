@@ -154,13 +154,15 @@ def test_young_blobs_without_a_manifest_are_held():
 
 
 def test_layers_of_a_repository_that_never_had_a_manifest_are_held():
-    """However old: nobody can tell what they were to become."""
-    store = _store(manifests={}, blobs={"1": OLD, "2": OLD})
+    """However old, and what no repository has, which would be the manifests of one that has lost their links."""
+    store = _store(manifests={}, blobs={"1": OLD, "2": OLD, "3": OLD})
+    store.repositories["app"].layers[_digest("2")] = OLD
+    assert _freed(plan(store, RULES)) == {"1", "2", "3"}
     store.repositories["typo"] = Repository(folders={"_layers"}, layers={_digest("1"): OLD, _digest("gone"): OLD})
 
     found = plan(store, RULES)
 
-    assert found.held == {_digest("1")}
+    assert found.held == {_digest("1"), _digest("3")}
     assert _freed(found) == {"2"}
 
 
