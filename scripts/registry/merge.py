@@ -153,7 +153,7 @@ def merge(order: Order) -> Protocol[Merged]:
     if order.dry_run:
         return _result(work, first, _plan(base, work)[0], changes)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        seen = yield from _attempt(work, base, found if attempt == 1 else ())
+        seen = yield from _attempt(work, base, found, first=attempt == 1)
         if not (yield from _unsettled(work, seen)):
             done = _result(work, first, seen.target.index, changes, broken=seen.unreadable, attempts=attempt)
             if seen.unreadable or order.keep_staging:
@@ -263,12 +263,12 @@ def _plan(base: _Base, work: _Work) -> tuple[Index, tuple[Change, ...]]:
     return manifests.merge(base.index, work.contributions())
 
 
-def _attempt(work: _Work, base: _Base, found: Sequence[Source]) -> Protocol[_Seen]:
-    """Record, look again, write if the tag is still what it was, read back."""
+def _attempt(work: _Work, base: _Base, found: Sequence[Source], *, first: bool) -> Protocol[_Seen]:
+    """Record, look again, write if the tag is still what it was, read back; at the sources' parts only the `first` looks."""
     order, target = work.order, work.order.target
     merged, _ = _plan(base, work)
     try:
-        seen = yield from _prepare(work, base, merged, found)
+        seen = yield from _prepare(work, base, merged, found if first else ())
         same = yield from _recheck(work, base, seen)
         if same and (base.manifest is None or merged.body != base.manifest.body):
             (response,) = yield [exchange.put_manifest(target, merged)]

@@ -253,6 +253,27 @@ def test_a_merge_stands_where_the_registry_turns_read_only_before_the_staging_ta
     assert set(server.images("app", "1")) == {AMD64, ARM64}
 
 
+def test_a_staging_tag_that_was_pushed_again_stays_however_often_the_merge_began_anew(server, repository, here):
+    """Both tags are pushed while a merge is under way: the second attempt looks at the staging tag too."""
+    server.push_index(repository, "1", [AMD64, ARM64])
+    server.push_index(repository, "s", [ARM64], text="new")
+    merged, pushed = server.images(repository, "s")[ARM64], []
+
+    def push(_n, head):
+        if not pushed and b"/manifests/slipway.record." in head.partition(b"\r\n")[0] and head.startswith(b"PUT "):
+            pushed.append(server.push_index(repository, "1", [AMD64, ARM64], text="pushed"))
+            pushed.append(server.push_index(repository, "s", [ARM64], text="pushed"))
+        return head
+
+    with Proxy(target=server.host, before=push) as proxy:
+        name = f"{proxy.host}/{repository}"
+        code, _, said = here("merge", f"{name}:1", "--from", f"{name}:s")
+
+    again = server.images(repository, pushed[1])[ARM64]
+    assert (code, "it was pushed again since it was merged" in said) == (3, True), said
+    assert (server.images(repository, "1")[ARM64], server.images(repository, "s")[ARM64]) == (merged, again)
+
+
 @pytest.fixture(params=["its repository", "another repository"])
 def order(request, server, repository):
     """Make a tag of two platforms and a staging tag, there or elsewhere; where they are, and what the tag is to have."""
