@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_FIRST_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
+_FIRST_UTS = "uts:[4026531838]"  # PROC_UTS_INIT_INO of include/linux/proc_ns.h
 _LOCKED = "the stack is currently locked by"
 _HOLDER = re.compile(r"created by (?P<user>.+)@(?P<host>\S+) \(pid (?P<pid>\d+)\) at (?P<since>\S+)")
 
@@ -41,16 +41,17 @@ def parse_locks(stderr: str) -> tuple[Lock, ...]:
 def is_dead(lock: Lock) -> bool:
     """Tell whether the holder was a process of this user and host that is gone; of others nothing can be told.
 
-    Containers may share a host's name, and each sees its own processes alone: from within one nothing can be told either.
+    Containers may have the same host's name, and each sees its own processes alone: from within one nothing can be told.
     """
     here = (pwd.getpwuid(os.getuid()).pw_name, socket.gethostname())
-    return (lock.user, lock.host) == here and _sees_all_processes() and not _is_engine(lock.pid)
+    return (lock.user, lock.host) == here and not _in_container() and not _is_engine(lock.pid)
 
 
-def _sees_all_processes() -> bool:
+def _in_container() -> bool:
+    """Tell whether the host's name is of a namespace of its own, as each container's is, with the host's network too."""
     with suppress(OSError):  # no Linux: no such namespaces
-        return Path("/proc/self/ns/pid").readlink().name == _FIRST_NAMESPACE
-    return True
+        return Path("/proc/self/ns/uts").readlink().name != _FIRST_UTS
+    return False
 
 
 def _is_engine(pid: int) -> bool:

@@ -451,7 +451,7 @@ def test_a_lock_of_another_container_is_left_alone():
         )
 
     assert told().stdout == "True\n"
-    assert told("unshare", "--pid", "--fork", "--mount-proc").stdout == "False\n"
+    assert told("unshare", "--uts", "--pid", "--fork", "--mount-proc").stdout == "False\n"
 
 
 def _user():
