@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from builders import refusals, registration
-from builders.errors import BuilderError, StackFailed
+from builders.errors import StackFailed
 from builders.hetzner import Hetzner
 from builders.stack import Locked
 
@@ -89,10 +89,8 @@ class Lifecycle:
     def _unregister(self, before: State) -> None:
         """Undo the registrations of this machine that a killed run never recorded; the recorded ones went with the stack."""
         for builder in before.registered():
-            try:
-                registration.unregister(builder, of=before.authority)
-            except BuilderError as error:  # whatever is wrong with buildx here, the servers must go
-                self.report(f"{builder} is still in this machine's buildx: {error}")
+            if left := registration.leave(builder, before.authority):
+                self.report(left)
 
     def _sweep(self, before: State, orphans: tuple[Kept, ...]) -> None:
         cloud = self._cloud()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from builders import buildx, certificates, credentials
 from builders.buildx import Node
-from builders.errors import InvalidSetting
+from builders.errors import BuilderError, InvalidSetting
 from builders.platforms import parse_platform
 
 if TYPE_CHECKING:
@@ -73,6 +73,15 @@ def unregister(builder: str, *, of: str | None = None) -> None:
         buildx.unregister(builder)
     finally:
         credentials.remove(builder)
+
+
+def leave(builder: str, authority: str | None) -> str:
+    """Unregister as part of taking a stack down; what could not be done is returned, as the servers must go all the same."""
+    try:
+        unregister(builder, of=authority)
+    except BuilderError as error:
+        return f"{builder} is still in this machine's buildx: {error}"
+    return ""
 
 
 def _serves(leaf: Leaf, authority: str, now: datetime) -> bool:

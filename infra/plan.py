@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 MAX_SERVER_NAME = 63  # of the API: a host name's label
 _STACK = re.compile(r"[A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*")  # what may stand in a host name and in a label's value
 _KINDS = ("ipv4", "ipv6")
-MAY_MOVE = timedelta(
-    minutes=30
-)  # an address younger than this, in a place that is sold out, was most likely never handed out
+MAY_MOVE = timedelta(minutes=30)  # an address younger than this, in a place that is sold out, was hardly handed out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,21 +180,19 @@ def _node(
 
 def _spare(settings: Settings, cloud: Cloud, server_name: str, kinds: Collection[str]) -> tuple[str, ...]:
     """Return the kinds of primary IPs that are there beside those wanted, and protected: only who unprotects them gives them up."""
-    if not settings.protect or settings.address == "ephemeral":
+    if not settings.protects_addresses:
         return ()
     return tuple(each for each in _KINDS if each not in kinds and cloud.primary_ip(f"{server_name}-{each}"))
 
 
 def _retired(settings: Settings, stack_name: str, cloud: Cloud, nodes: Collection[str]) -> tuple[AddressPlan, ...]:
     name = re.compile(rf"({re.escape(stack_name)}-(.+))-ipv[46]")
-    found = (name.fullmatch(each.name) for each in cloud.existing if each.kind == "primary_ip")
-    gone = sorted({(match[2], match[1]) for match in found if match and match[2] not in nodes})
+    found = ((each, name.fullmatch(each.name)) for each in cloud.existing if each.kind == "primary_ip")
+    gone = {match[2]: (match[1], ip.location) for ip, match in found if match and match[2] not in nodes}
     return tuple(
         AddressPlan(node=node, server_name=server_name, location=location, kinds=(), spare=spare, moves=False)
-        for node, server_name in gone
-        if (spare := _spare(settings, cloud, server_name, ()))
-        and (ip := cloud.primary_ip(f"{server_name}-{spare[0]}"))
-        and (location := ip.location)
+        for node, (server_name, location) in sorted(gone.items())
+        if location and (spare := _spare(settings, cloud, server_name, ()))
     )
 
 

@@ -77,6 +77,11 @@ class Settings:
     builder_name: str | None
     registry: RegistrySetting | None
 
+    @property
+    def protects_addresses(self) -> bool:
+        """Tell whether primary IPs outlive their servers, and the engine refuses to delete them."""
+        return self.protect and self.address != "ephemeral"
+
 
 def parse(raw: Mapping[str, str]) -> Settings:
     """Turn `{"slipway:address": "keep", …}` (objects and lists as JSON text) into Settings.

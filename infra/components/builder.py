@@ -34,7 +34,7 @@ class PrimaryIps(ComponentResource):
         self, plan: AddressPlan, settings: Settings, *, labels: Mapping[str, Input[str]], opts: ResourceOptions
     ) -> None:
         super().__init__("slipway:index:Address", plan.node, None, opts)
-        protect = settings.protect and settings.address != "ephemeral" and not plan.moves
+        protect = settings.protects_addresses and not plan.moves
         self.ips = {kind: self._primary_ip(plan, kind, labels, protect=protect) for kind in (*plan.kinds, *plan.spare)}
 
     def _primary_ip(

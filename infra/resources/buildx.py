@@ -15,7 +15,6 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, UpdateResult
 
 from builders import registration
 from builders.certificates import Authority
-from builders.errors import BuilderError
 from builders.inventory import Endpoint
 from infra.resources.shell import Shell, changed, plainly
 
@@ -61,10 +60,8 @@ class _BuildxBuilderProvider(Shell):
         return UpdateResult(outs=news)
 
     def delete(self, _id: str, props: dict[str, Any]) -> None:
-        try:
-            registration.unregister(props["builder"], of=props["authority"])
-        except BuilderError as error:  # whatever is wrong with buildx here, the servers must go
-            sys.stderr.write(f"{props['builder']} is still in this machine's buildx: {error}\n")
+        if left := registration.leave(props["builder"], props["authority"]):
+            sys.stderr.write(f"{left}\n")
 
 
 class BuildxBuilder(Resource, module="slipway", name="BuildxBuilder"):

@@ -225,11 +225,7 @@ def _keep(
 def _tagged(reference: Reference, index: Index, have: set[str]) -> Protocol[set[str]]:
     """Return the parts that have a tag of their own; one whose removal was cut off names something else."""
     wanted = [each.digest for each in index.descriptors if _child_tag(each.digest) in have]
-    places = [reference.tagged(_child_tag(each)) for each in wanted]
-    heads = yield [exchange.head_manifest(place, unless=each) for place, each in zip(places, wanted, strict=True)]
-    named = yield from exchange.together(
-        *(exchange.unchanged(*each) for each in zip(places, heads, wanted, strict=True))
-    )
+    named = yield from exchange.name_still([(reference.tagged(_child_tag(each)), each) for each in wanted])
     return {each for each, names in zip(wanted, named, strict=True) if names}
 
 

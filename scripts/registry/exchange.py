@@ -224,6 +224,13 @@ def unchanged(reference: Reference, response: Response, digest: str) -> Protocol
     return found is not None and found.digest == digest
 
 
+def name_still(named: Sequence[tuple[Reference, str]]) -> Protocol[list[bool]]:
+    """Ask of tags, all at once, whether they name these digests."""
+    responses = yield [head_manifest(reference, unless=digest) for reference, digest in named]
+    pairs = zip(named, responses, strict=True)
+    return (yield from together(*(unchanged(reference, response, digest) for (reference, digest), response in pairs)))
+
+
 def check_accepted(reference: Reference, response: Response, digest: str) -> Protocol[None]:
     """Make sure that a tag names the Docker image `digest`, of which this is the answer to head_manifest(unless=digest).
 

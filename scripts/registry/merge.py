@@ -344,13 +344,7 @@ def _withdraw(work: _Work) -> Protocol[None]:
         (records.record_tag(work.order.target, platform), record.to_index().digest)
         for platform, record in work.current().items()
     ]
-    responses = yield [exchange.head_manifest(place, unless=digest) for place, digest in written]
-    named = yield from exchange.together(
-        *(
-            exchange.unchanged(place, response, digest)
-            for (place, digest), response in zip(written, responses, strict=True)
-        )
-    )
+    named = yield from exchange.name_still(written)
     ours = [place for (place, _), names in zip(written, named, strict=True) if names]
     if ours:
         yield [exchange.put_manifest(place, records.withdrawn()) for place in ours]
