@@ -8,15 +8,10 @@ import pytest
 from infra import registry_setting
 from infra.components.builder import _own_registry
 from infra.settings import Registry
+from tests.unit.infra.conftest import LEAST, PEM
 
-LEAST = {
-    "host": "r.example.com:30500",
-    "storage": {"size": "5Gi"},
-    "service": {"nodePort": 30500},
-    "kubeconfig": "~/.kube/prod",
-}
+NAMED = {**LEAST, "host": "r.example.com:30500"}
 BEHIND = {**LEAST, "host": "r.example.com", "service": {"ingress": {}}, "tls": {"annotations": {"a": "b"}}}
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 def _trusted(setting, *registries):
@@ -29,12 +24,12 @@ def _trusted(setting, *registries):
     ("setting", "trusted"),
     [
         (None, []),
-        (LEAST, [{"host": "r.example.com:30500", "ca": "AUTHORITY", "mirrors": [], "http": False}]),
+        (NAMED, [{"host": "r.example.com:30500", "ca": "AUTHORITY", "mirrors": [], "http": False}]),
         (
-            {**LEAST, "tls": {"secret": "mine", "ca": PEM}},
+            {**NAMED, "tls": {"secret": "mine", "ca": PEM}},
             [{"host": "r.example.com:30500", "ca": PEM, "mirrors": [], "http": False}],
         ),
-        ({**LEAST, "tls": {"secret": "mine"}}, []),
+        ({**NAMED, "tls": {"secret": "mine"}}, []),
         (BEHIND, []),
     ],
 )
@@ -47,4 +42,4 @@ def test_what_the_user_says_of_the_registry_counts():
     """An entry of slipway:registries for the same host stands as it is."""
     said = Registry(host="r.example.com:30500", ca=None, mirrors=("m.example.com",), http=False)
 
-    assert _trusted(LEAST, said) == []
+    assert _trusted(NAMED, said) == []

@@ -11,21 +11,9 @@ import pytest
 from infra import registry_objects, registry_setting
 from infra.registry_objects import Objects
 from scripts.registry.collection import command
+from tests.unit.infra.conftest import BEHIND, LEAST, PEM
 
-LEAST = {
-    "host": "198.51.100.8:30500",
-    "storage": {"size": "5Gi"},
-    "service": {"nodePort": 30500},
-    "kubeconfig": "~/.kube/prod",
-}
-BEHIND = {
-    "kubeconfig": "~/.kube/prod",
-    "host": "registry.example.com",
-    "storage": {"size": "5Gi"},
-    "service": {"ingress": {"class": "nginx"}},
-}
 NAMED = {**LEAST, "host": "registry.example.com:30500", "tls": {"secret": "mine"}}
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 def _objects(given=None, **changes):

@@ -6,20 +6,7 @@ import pytest
 
 from builders.errors import InvalidSetting
 from infra import registry_setting
-
-LEAST = {
-    "host": "198.51.100.8:30500",
-    "storage": {"size": "5Gi"},
-    "service": {"nodePort": 30500},
-    "kubeconfig": "~/.kube/prod",
-}
-BEHIND = {
-    "host": "registry.example.com",
-    "storage": {"size": "5Gi"},
-    "kubeconfig": "~/.kube/prod",
-    "service": {"ingress": {"class": "nginx"}},
-}
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+from tests.unit.infra.conftest import BEHIND, LEAST, PEM
 
 
 def _parse(**changes):

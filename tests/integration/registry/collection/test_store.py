@@ -55,6 +55,14 @@ def _collect(server, *options):
     )  # fmt: skip
 
 
+def _sweep(server, files):
+    """Take away the links that are planned and let the registry's own collection do the rest; the plan, and how that ended."""
+    found = plan(_read(files), RULES)
+    for name, digest in found.unlink:
+        shutil.rmtree(files.revision(name, digest))
+    return found, _collect(server)
+
+
 @pytest.fixture(params=["debian", "busybox"])
 def shell(request, tmp_path):
     """A shell with Debian's commands, and one that knows no others than busybox's."""
@@ -98,10 +106,7 @@ def test_the_plan_is_what_the_registry_then_frees(server, files):
     before = files.blobs()
     files.age(2 * DAY)
 
-    found = plan(_read(files), RULES)
-    for name, digest in found.unlink:
-        shutil.rmtree(files.revision(name, digest))
-    done = _collect(server)
+    found, done = _sweep(server, files)
 
     assert done.returncode == 0, done.stderr
     assert before - files.blobs() == set(found.frees)
@@ -123,10 +128,7 @@ def test_a_manifest_of_an_unknown_media_type_stays_with_its_index(server, files)
     before = files.blobs()
     files.age(2 * DAY)
 
-    found = plan(_read(files), RULES)
-    for name, digest in found.unlink:
-        shutil.rmtree(files.revision(name, digest))
-    _collect(server)
+    found, _ = _sweep(server, files)
 
     assert server.get("app", image["digest"])
     assert len(found.unlink) == 1
@@ -394,10 +396,8 @@ class TestSpared:
 
     def _goes_on(self, server, files, spared):
         files.age(2 * DAY)
-        found, before = plan(_read(files), RULES), files.blobs()
-        for name, digest in found.unlink:
-            shutil.rmtree(files.revision(name, digest))
-        done = _collect(server)
+        before = files.blobs()
+        found, done = _sweep(server, files)
 
         assert done.returncode == 0, done.stderr
         assert _damages(files) == []
