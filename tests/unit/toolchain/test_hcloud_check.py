@@ -207,11 +207,12 @@ def test_what_the_api_answers_is_not_caught(resource, inputs):
         ("Firewall", {"rules": [{"direction": "in", "protocol": "http"}]}, "rules[0].protocol"),
         ("NetworkSubnet", {"type": "cellar"}, "type"),
         ("Server", {"image": ""}, "image"),
+        ("Server", {"sshKeys": ["laptop", ""]}, "sshKeys"),
         ("Server", {"networks": [{"networkId": 1}, {"networkId": 1}]}, "networks"),
     ],
 )
 def test_words_that_mean_nothing_fail(resource, inputs, path):
-    """Closed sets of words, an empty image and one network twice are caught."""
+    """Closed sets of words, an empty image or SSH key and one network twice are caught."""
     assert {failed for failed, _ in _failures(resource, **inputs)} == {path}
 
 

@@ -376,6 +376,29 @@ def test_data_source_wants_exactly_one(provider, script, items, message):
 
 def test_action_error_is_one_line():
     """An action without a reason is told as such."""
+def test_image_tells_until_when_it_is_there(provider, script):
+    """A deprecated image says so; the API has told it in `deprecation` alone since 2026-09-08."""
+    image = {
+        "id": 7,
+        "name": "debian-11",
+        "description": "Debian 11",
+        "architecture": "x86",
+        "created": "2025-08-01T00:00:00+00:00",
+        "deprecation": {"announced": "2026-08-01T00:00:00+00:00", "unavailable_after": "2027-08-01T00:00:00+00:00"},
+        "labels": {},
+        "os_flavor": "debian",
+        "type": "system",
+    }
+    script.answers = {"GET /images": {"images": [image]}}
+    arguments = to_properties({"name": "debian-11", "includeDeprecated": True})
+
+    answer = asyncio.run(provider.invoke(InvokeRequest("hcloud:index/getImage:getImage", arguments)))
+
+    told = from_properties(answer.return_value)
+    assert (told["isDeprecated"], told["deprecated"]) == (True, "2026-08-01T00:00:00+00:00")
+    assert told["unavailableAfter"] == "2027-08-01T00:00:00+00:00"
+
+
     error = ActionFailed(command="create_server", code="unknown", message="the API gives no reason", action_id=8)
 
     assert str(error) == "action create_server failed: the API gives no reason (unknown, 8)"

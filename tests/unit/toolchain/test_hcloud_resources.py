@@ -234,6 +234,8 @@ def test_server_without_public_address_boots_after_its_networks(api, script, ser
             "image debian-12 for architecture arm not found",
         ),
         ({"GET /server_types": TYPES}, {"image": None}, "image is required to create a server"),
+        ({}, {"serverType": ""}, "server type  not found"),
+        ({"GET /server_types": TYPES, "GET /images": IMAGES}, {"sshKeys": [""]}, "SSH key not found: "),
         (
             {"GET /server_types": TYPES, "GET /images": IMAGES, "GET /ssh_keys": {"ssh_keys": []}},
             {"sshKeys": ["gone"]},
@@ -247,7 +249,7 @@ def test_server_without_public_address_boots_after_its_networks(api, script, ser
     ],
 )
 def test_what_is_not_found_is_named(api, script, answers, inputs, message):
-    """No server is asked for when something that it needs is missing."""
+    """No server is asked for when something that it needs is missing; an empty name is not the first of all objects."""
     script.answers = answers
 
     with pytest.raises(ProviderError, match=f"^{message}$"):
@@ -263,6 +265,25 @@ def test_server_type_that_can_no_longer_be_ordered_is_refused(api, script):
 
     with pytest.raises(ProviderError, match="cax21 is deprecated and can no longer be ordered"):
         _create(api, "Server", name="builder", serverType="cax21", image="debian-12")
+
+
+DEPRECATED = {**IMAGES["images"][0], "deprecation": {"announced": "2026-08-01", "unavailable_after": "2026-11-01"}}
+
+
+def test_deprecated_image_is_refused_unless_it_is_allowed(api, script, server):
+    """As with the vendor's: the error says until when there is the image, and what to set."""
+    script.answers = {
+        "GET /server_types": TYPES,
+        "GET /images": {"images": [DEPRECATED]},
+        "POST /servers": {"server": server, **OK},
+    }
+    wanted = {"name": "builder", "serverType": "cax21", "image": "debian-12"}
+
+    with pytest.raises(ProviderError, match="debian-12 is deprecated, available until 2026-11-01; set allowDeprecated"):
+        _create(api, "Server", **wanted)
+    assert "POST /servers" not in script.requests()
+
+    assert _create(api, "Server", **wanted, allowDeprecatedImages=True) == "42"
 
 
 def test_server_outputs(api, script, server):

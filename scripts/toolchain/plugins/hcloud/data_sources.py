@@ -110,14 +110,13 @@ def _server_type(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _image(image: Mapping[str, Any]) -> dict[str, Any]:
-    deprecated = image.get("deprecated")
+    deprecation = _deprecation(image)
     return {
+        **deprecation,
         "architecture": image["architecture"],
         "created": image["created"],
-        "deprecated": deprecated,
-        "deprecationAnnounced": deprecated,
+        "deprecated": deprecation["deprecationAnnounced"],
         "description": image["description"],
-        "isDeprecated": bool(deprecated),
         "labels": image["labels"],
         "name": image["name"],
         "osFlavor": image["os_flavor"],

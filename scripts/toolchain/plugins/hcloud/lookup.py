@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 async def by_id_or_name(api: Api, path: str, singular: str, plural: str, given: str, **params: Any) -> Any:
-    """Return the object with this id, else with this name, else None."""
+    """Return the object with this id, else with this name, else None; an empty name is nobody's, though the API lists all."""
+    if not given:
+        return None
     if given.isdigit():
         found = await api.find(f"{path}/{given}", singular)
         if found is not None:
@@ -35,12 +37,18 @@ async def server_type(api: Api, given: str) -> dict[str, Any]:
     return found
 
 
-async def image(api: Api, given: str, architecture: str) -> dict[str, Any]:
-    """Return an image for an architecture, deprecated ones too."""
+async def image(api: Api, given: str, architecture: str, *, allow_deprecated: bool) -> dict[str, Any]:
+    """Return an image for an architecture; a deprecated one is found, and refused unless it is allowed."""
     params = {"architecture": architecture, "include_deprecated": "true"}
     found: dict[str, Any] | None = await by_id_or_name(api, "/images", "image", "images", given, **params)
     if found is None:
         raise ProviderError(f"image {given} for architecture {architecture} not found")
+    deprecation = found.get("deprecation")
+    if deprecation and not allow_deprecated:
+        raise ProviderError(
+            f"image {given} is deprecated, available until {deprecation.get('unavailable_after')}; "
+            "set allowDeprecatedImages to use it all the same"
+        )
     return found
 
 

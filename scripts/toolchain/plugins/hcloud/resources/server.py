@@ -43,6 +43,10 @@ def _check_image(image: Any) -> str | None:
     return None if image else "must have more than 0 characters; is it the name or id of an image?"
 
 
+def _check_ssh_keys(ssh_keys: list[Any]) -> str | None:
+    return "an SSH key is given by its name or id, which is not empty" if "" in ssh_keys else None
+
+
 def _check_networks(networks: list[Any]) -> str | None:
     ids = [network["networkId"] for network in networks if isinstance(network.get("networkId"), int)]
     twice = next((network_id for network_id in ids if ids.count(network_id) > 1), None)
@@ -94,7 +98,7 @@ class Server(Resource):
             "rescue": text(),
             "serverType": text(required=True),
             "shutdownBeforeDeletion": boolean(),
-            "sshKeys": array(STRING, ordered=True, replaces=True),
+            "sshKeys": array(STRING, ordered=True, replaces=True, check=_check_ssh_keys),
             "userData": Property(type=STRING, replaces=True, kept_as=user_data_digest),
             "backupWindow": text(computed=True),
             "ipv4Address": text(computed=True),
@@ -191,7 +195,12 @@ class Server(Resource):
         server_type = await lookup.server_type(self.api, inputs["serverType"])
         if not inputs.get("image"):
             raise ProviderError("image is required to create a server")
-        image = await lookup.image(self.api, inputs["image"], server_type["architecture"])
+        image = await lookup.image(
+            self.api,
+            inputs["image"],
+            server_type["architecture"],
+            allow_deprecated=bool(inputs.get("allowDeprecatedImages")),
+        )
         return server_type, image
 
     async def _shut_down(self, path: str) -> None:
