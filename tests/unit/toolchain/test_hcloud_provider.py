@@ -251,6 +251,19 @@ def test_import_makes_inputs_of_what_is_there(provider, script, server):
     }
 
 
+@pytest.mark.parametrize("kind", ["server", "network"])
+def test_what_is_imported_by_name_is_known_by_its_id(provider, script, server, kind):
+    """Every later request is about the id, so that is what goes into the state."""
+    network = {"ip_range": "10.0.0.0/16", "expose_routes_to_vswitch": False}
+    found = server | network | {"name": "web"}
+    script.answers = {f"GET /{kind}s": {f"{kind}s": [found]}, f"GET /{kind}s/42": {kind: found}}
+
+    response = asyncio.run(provider.read(ReadRequest(_urn(kind.capitalize()), "web", {}, {})))
+
+    assert response.resource_id == "42"
+    assert from_properties(response.properties)["name"] == "web"
+
+
 def test_diff_names_replacements_and_kinds(provider):
     """The engine learns what changes, what replaces, and of which kind each is; nothing is deleted first."""
     request = DiffRequest(
@@ -363,19 +376,6 @@ def test_server_type_tells_where_it_can_be_had(provider, script):
     ]
 
 
-@pytest.mark.parametrize(
-    ("items", "message"), [([], "no ssh_key found for name 'a'"), ([1, 2], "more than one ssh_key found for name 'a'")]
-)
-def test_data_source_wants_exactly_one(provider, script, items, message):
-    """None and many are told apart."""
-    script.answers = {"GET /ssh_keys": {"ssh_keys": [{"id": item} for item in items]}}
-
-    with pytest.raises(ProviderError, match=message):
-        asyncio.run(provider.invoke(InvokeRequest("hcloud:index/getSshKey:getSshKey", to_properties({"name": "a"}))))
-
-
-def test_action_error_is_one_line():
-    """An action without a reason is told as such."""
 def test_image_tells_until_when_it_is_there(provider, script):
     """A deprecated image says so; the API has told it in `deprecation` alone since 2026-09-08."""
     image = {
@@ -399,6 +399,19 @@ def test_image_tells_until_when_it_is_there(provider, script):
     assert told["unavailableAfter"] == "2027-08-01T00:00:00+00:00"
 
 
+@pytest.mark.parametrize(
+    ("items", "message"), [([], "no ssh_key found for name 'a'"), ([1, 2], "more than one ssh_key found for name 'a'")]
+)
+def test_data_source_wants_exactly_one(provider, script, items, message):
+    """None and many are told apart."""
+    script.answers = {"GET /ssh_keys": {"ssh_keys": [{"id": item} for item in items]}}
+
+    with pytest.raises(ProviderError, match=message):
+        asyncio.run(provider.invoke(InvokeRequest("hcloud:index/getSshKey:getSshKey", to_properties({"name": "a"}))))
+
+
+def test_action_error_is_one_line():
+    """An action without a reason is told as such."""
     error = ActionFailed(command="create_server", code="unknown", message="the API gives no reason", action_id=8)
 
     assert str(error) == "action create_server failed: the API gives no reason (unknown, 8)"

@@ -110,12 +110,12 @@ def test_read_of_a_missing_object_is_none(api, script, name, object_id, answers)
 
 def test_server_is_looked_up_by_name_too(api, script, server):
     """An id that the API does not know is tried as a name."""
-    script.answers = {"GET /servers/builder": MISSING, "GET /servers": {"servers": [server]}}
+    script.answers = {"GET /servers/7": MISSING, "GET /servers": {"servers": [server | {"name": "7"}]}}
 
-    outputs = _run(KINDS["Server"](api).read("builder", {}))
+    outputs = _run(KINDS["Server"](api).read("7", {}))
 
-    assert outputs["name"] == "builder"
-    assert script.bodies("GET /servers") == [{"name": "builder"}]
+    assert outputs["name"] == "7"
+    assert script.bodies("GET /servers") == [{"name": "7"}]
 
 
 def test_server_is_created_with_what_was_looked_up(api, script, server):
@@ -284,6 +284,15 @@ def test_deprecated_image_is_refused_unless_it_is_allowed(api, script, server):
     assert "POST /servers" not in script.requests()
 
     assert _create(api, "Server", **wanted, allowDeprecatedImages=True) == "42"
+
+
+def test_id_without_its_second_half_is_told(api, script):
+    """An import by half an id is a line that says what an id is, or finds nothing."""
+    script.answers = {"GET /networks/1": {"network": {"subnets": [{"ip_range": "10.0.0.0/24"}]}}}
+
+    with pytest.raises(ProviderError, match=r"^'42': expected the id <server>-<network>$"):
+        _run(KINDS["ServerNetwork"](api).read("42", {}))
+    assert _run(KINDS["NetworkSubnet"](api).read("1", {})) is None
 
 
 def test_server_outputs(api, script, server):

@@ -127,13 +127,12 @@ class HcloudProvider(Provider):
         """Read an object; an empty answer drops it from the state."""
         resource = self._resource(request.type)
         old = from_properties(request.properties)
-        outputs = await resource.read(request.resource_id, old)
+        object_id = await resource.identify(request.resource_id)
+        outputs = await resource.read(object_id, old)
         if outputs is None:
             return ReadResponse()
         inputs = refreshed_inputs(resource.schema, old=from_properties(request.inputs), outputs=outputs)
-        return ReadResponse(
-            resource_id=request.resource_id, properties=to_properties(outputs), inputs=to_properties(inputs)
-        )
+        return ReadResponse(resource_id=object_id, properties=to_properties(outputs), inputs=to_properties(inputs))
 
     async def update(self, request: UpdateRequest) -> UpdateResponse:
         """Change an object in place."""

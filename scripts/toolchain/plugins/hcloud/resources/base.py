@@ -39,6 +39,10 @@ class Resource(ABC):
     async def finish(self, object_id: str, inputs: Values) -> None:  # noqa: B027 - most need nothing more
         """Do what creation needs beyond the first request; its actions have ended by now."""
 
+    async def identify(self, given: str) -> str:
+        """Return the id of what a user imports; most kinds are imported by their id alone."""
+        return given
+
     @abstractmethod
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Return the outputs, taking from `known` what the API does not tell; None when the object is gone."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from scripts.toolchain.plugins.hcloud import lookup
 from scripts.toolchain.plugins.hcloud.api import retrying
 from scripts.toolchain.plugins.hcloud.errors import CloudError
 from scripts.toolchain.plugins.hcloud.resources.base import Made, Resource, Values, given
@@ -11,7 +12,6 @@ from scripts.toolchain.plugins.hcloud.schema import Schema, boolean, choice, int
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
 
 class Network(Resource):
@@ -44,12 +44,14 @@ class Network(Resource):
         if inputs.get("deleteProtection"):
             await self.protect(f"/networks/{object_id}", delete=True)
 
+    async def identify(self, given: str) -> str:
+        """Take a name too."""
+        return given if given.isdigit() else str((await self._find(given) or {}).get("id", given))
+
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Send GET /networks/{id}, then ?name=."""
         del known
-        network = await self.api.find(f"/networks/{object_id}", "network")
-        if network is None:
-            network = next(iter((await self.api.get("/networks", name=object_id))["networks"]), None)
+        network = await self._find(object_id)
         if network is None:
             return None
         return {
@@ -75,6 +77,9 @@ class Network(Resource):
         """Send DELETE /networks/{id}."""
         del outputs
         await self.delete_if_there(f"/networks/{object_id}")
+
+    async def _find(self, given: str) -> Any:
+        return await lookup.by_id_or_name(self.api, "/networks", "network", "networks", given)
 
 
 class NetworkSubnet(Resource):
@@ -134,7 +139,7 @@ class NetworkSubnet(Resource):
                 raise
 
     async def _find(self, object_id: str) -> Mapping[str, Any] | None:
-        network_id, ip_range = object_id.split("-", 1)
+        network_id, _, ip_range = object_id.partition("-")
         network = await self.api.find(f"/networks/{network_id}", "network")
         subnets = network["subnets"] if network else ()
         return next((subnet for subnet in subnets if subnet["ip_range"] == ip_range), None)

@@ -151,11 +151,13 @@ class Server(Resource):
         if inputs.get("deleteProtection") or inputs.get("rebuildProtection"):
             await changes.set_protection(self, path, inputs)
 
+    async def identify(self, given: str) -> str:
+        """Take a name too."""
+        return given if given.isdigit() else str((await self._find(given) or {}).get("id", given))
+
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Send GET /servers/{id}, then ?name=."""
-        server = await self.api.find(f"/servers/{object_id}", "server")
-        if server is None:
-            server = next(iter((await self.api.get("/servers", name=object_id))["servers"]), None)
+        server = await self._find(object_id)
         if server is None:
             return None
         outputs = server_outputs(server)
@@ -190,6 +192,9 @@ class Server(Resource):
         if outputs.get("shutdownBeforeDeletion"):
             await self._shut_down(path)
         await self.api.actions.wait([(await self.api.delete(path)).get("action")])
+
+    async def _find(self, given: str) -> Any:
+        return await lookup.by_id_or_name(self.api, "/servers", "server", "servers", given)
 
     async def _type_and_image(self, inputs: Values) -> tuple[dict[str, Any], dict[str, Any]]:
         server_type = await lookup.server_type(self.api, inputs["serverType"])

@@ -45,7 +45,7 @@ class ServerNetwork(Resource):
 
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Send GET /servers/{id} and look for the network."""
-        server_id, network_id = map(int, object_id.split("-", 1))
+        server_id, network_id = _parse_id(object_id)
         server = await self.api.find(f"/servers/{server_id}", "server")
         attachments = server["private_net"] if server else ()
         found = next((item for item in attachments if item["network"] == network_id), None)
@@ -56,14 +56,14 @@ class ServerNetwork(Resource):
     async def update(self, object_id: str, *, old: Values, new: Values, changed: frozenset[str]) -> None:
         """Send change_alias_ips; every other change replaces it."""
         del old
-        server_id, network_id = map(int, object_id.split("-", 1))
+        server_id, network_id = _parse_id(object_id)
         if "aliasIps" in changed:
             await change_alias_ips(self.api, server_id, network_id, new["aliasIps"])
 
     async def delete(self, object_id: str, outputs: Values) -> None:
         """Send detach_from_network; that it is not attached is success."""
         del outputs
-        server_id, network_id = map(int, object_id.split("-", 1))
+        server_id, network_id = _parse_id(object_id)
         try:
             await detach_from_network(self.api, server_id, network_id)
         except CloudError as error:
@@ -103,6 +103,13 @@ def attachment_outputs(attachment: Mapping[str, Any]) -> dict[str, Any]:
         "macAddress": attachment.get("mac_address"),
         "networkId": attachment["network"],
     }
+
+
+def _parse_id(text: str) -> tuple[int, int]:
+    server, _, network = text.partition("-")
+    if not (server.isdigit() and network.isdigit()):
+        raise ProviderError(f"{text!r}: expected the id <server>-<network>")
+    return int(server), int(network)
 
 
 def _network(inputs: Values) -> tuple[int, str | None]:
