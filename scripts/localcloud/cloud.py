@@ -143,7 +143,7 @@ class Cloud:
             ipv4=addresses["ipv4"].ip if "ipv4" in addresses else None,
             ipv6_network=addresses["ipv6"].ip if "ipv6" in addresses else None,
             private_addresses=tuple(
-                PrivateAddress(ip=place.ip, network=network.ip_range, alias_ips=place.alias_ips)
+                PrivateAddress(ip=place.ip, network=network.ip_range, network_id=network.id, alias_ips=place.alias_ips)
                 for place in server.private_net
                 if (network := self.store.get(records.Network, place.network))
             ),

@@ -23,7 +23,8 @@ class PrivateAddress:
 
     ip: str
     network: str
-    """The network's whole range in CIDR notation."""
+    """The network's whole range in CIDR notation; another network may have the same."""
+    network_id: int
     alias_ips: tuple[str, ...] = ()
 
 

@@ -156,7 +156,6 @@ def load_spec(folder: Path) -> MachineSpec:
         raise MachineFailed(f"machine {folder.name}: no such machine") from None
     record["ssh_keys"] = tuple(record["ssh_keys"])
     record["private_addresses"] = tuple(
-        PrivateAddress(ip=one["ip"], network=one["network"], alias_ips=tuple(one["alias_ips"]))
-        for one in record["private_addresses"]
+        PrivateAddress(**{**one, "alias_ips": tuple(one["alias_ips"])}) for one in record["private_addresses"]
     )
     return MachineSpec(**record)

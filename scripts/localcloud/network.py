@@ -54,7 +54,7 @@ def namespaces() -> list[str]:
 
 def hosts() -> list[str]:
     """List the namespaces of test hosts."""
-    others = re.compile(rf"{PREFIX}(hub|server-\d+|net-[0-9a-f]{{8}})")
+    others = re.compile(rf"{PREFIX}(hub|server-\d+|net-\d+)")
     return [name for name in namespaces() if not others.fullmatch(name)]
 
 

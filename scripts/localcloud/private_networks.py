@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import zlib
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,10 @@ def sync(spec: MachineSpec) -> None:
     namespace = namespace_of(spec.id)
     links = json.loads(run("ip", "-n", namespace, "-j", "link", "show", "type", "veth") or "[]")
     present = {link.get("ifalias", ""): link["ifname"] for link in links if link["ifname"] != "eth0"}
-    wanted = {f"{one.network} {one.ip} {' '.join(one.alias_ips)}".strip(): one for one in spec.private_addresses}
+    wanted = {
+        f"{one.network_id} {one.network} {one.ip} {' '.join(one.alias_ips)}".strip(): one
+        for one in spec.private_addresses
+    }
     gone = [name for alias, name in present.items() if alias not in wanted]
     if gone:
         ip([f"link del {name}" for name in gone], namespace=namespace)
@@ -34,11 +36,11 @@ def sync(spec: MachineSpec) -> None:
 
 def _join(machine_id: int, name: str, alias: str, address: PrivateAddress) -> None:
     network = IPv4Network(address.network)
-    router = f"{PREFIX}net-{zlib.crc32(address.network.encode()):08x}"
+    router = f"{PREFIX}net-{address.network_id}"
     with _routers:
         if router not in namespaces():
             ip([f"netns add {router}"])
-            run("nsenter", f"--net={NAMESPACES / router}", "sysctl", "-qw", *FORWARDING)
+        run("nsenter", f"--net={NAMESPACES / router}", "sysctl", "-qw", *FORWARDING)
     namespace, link, gateway = namespace_of(machine_id), f"p{machine_id}", network[1]
     ip([f"link del {link}"], namespace=router, force=True)
     ip([f"link add {link} netns {router} type veth peer name {name} netns {namespace}"])
@@ -52,11 +54,11 @@ def _join(machine_id: int, name: str, alias: str, address: PrivateAddress) -> No
     )
     ip(
         [
-            f'link set {name} alias "{alias}"',
             f"addr add {address.ip}/32 dev {name}",
             f"link set {name} up",
             f"route add {gateway} dev {name}",
             f"route add {network} via {gateway} dev {name}",
+            f'link set {name} alias "{alias}"',  # last: what is called so is whole
         ],
         namespace=namespace,
     )

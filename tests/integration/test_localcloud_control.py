@@ -187,7 +187,9 @@ class TestMachines:
 
         finish(server.attach_to_network(network, ip="10.0.1.7", alias_ips=["10.0.1.8"]))
         assert machines.on[server.id].private_addresses == (
-            hypervisor.PrivateAddress(ip="10.0.1.7", network="10.0.0.0/16", alias_ips=("10.0.1.8",)),
+            hypervisor.PrivateAddress(
+                ip="10.0.1.7", network="10.0.0.0/16", network_id=network.id, alias_ips=("10.0.1.8",)
+            ),
         )
         finish(server.power_off(), server.detach_from_network(network), server.power_on())
         assert machines.on[server.id].private_addresses == ()

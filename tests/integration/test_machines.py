@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.localcloud import cgroups, instance, network
+from scripts.localcloud import cgroups, instance, network, private_networks
+from scripts.localcloud.commands import CommandFailed
 from scripts.localcloud.hypervisor import FirewallRule, MachineFailed, MachineSpec, PrivateAddress
 from scripts.localcloud.machines import Machines
 from scripts.localcloud.nspawn import make_disk
@@ -284,14 +285,14 @@ def test_a_restarted_api_finds_its_machines(cloud, web):
 
 def test_private_networks_join_members_only(cloud, web, key):
     """Machines of one private network reach each other there, though a firewall closes their public side."""
-    first = replace(web, private_addresses=(PrivateAddress(ip="10.0.0.2", network="10.0.0.0/16"),))
+    first = replace(web, private_addresses=(PrivateAddress(ip="10.0.0.2", network="10.0.0.0/16", network_id=1),))
     second = replace(
         web,
         id=42,
         name="web-2",
         ipv4="198.51.100.42",
         ipv6_network="2001:db8:51:2a::/64",
-        private_addresses=(PrivateAddress(ip="10.0.0.3", network="10.0.0.0/16"),),
+        private_addresses=(PrivateAddress(ip="10.0.0.3", network="10.0.0.0/16", network_id=1),),
     )
 
     async def both():
@@ -308,6 +309,59 @@ def test_private_networks_join_members_only(cloud, web, key):
     assert _ssh(web, key, _dial("10.0.0.3", 22)) == "closed"
     asyncio.run(cloud.delete(second.id))
     assert not (cloud.state / "machines/42").exists()
+
+
+@pytest.fixture
+def wired(cloud, spec):  # noqa: ARG001 - the hub that it connects to
+    """Give a function that connects a machine without booting it; its links are removed afterwards."""
+    ids = []
+
+    def connect(number, ip, network_id):
+        ids.append(number)
+        address = PrivateAddress(ip=ip, network="10.0.0.0/16", network_id=network_id)
+        made = replace(spec, id=number, ipv4=f"198.51.100.{number}", ipv6_network=None, private_addresses=(address,))
+        network.attach(made)
+        private_networks.sync(made)
+        return made
+
+    yield connect
+    for number in ids:
+        network.detach(number)
+
+
+def _in(machine, *command):
+    namespace = network.namespace_of(machine.id)
+    return subprocess.run(["ip", "netns", "exec", namespace, *command], capture_output=True, text=True, check=False)
+
+
+def _reaches(machine, address):
+    """Tell whether a call to a port that nobody serves is refused by the machine that has the address."""
+    call = f"import socket\ntry: socket.create_connection(('{address}', 9), 1)\nexcept ConnectionRefusedError: print('there')"
+    return _in(machine, "python3", "-c", call + "\nexcept OSError: pass").stdout == "there\n"
+
+
+def test_two_private_networks_of_the_same_range_are_apart(wired):
+    """The API allows them, so a machine is told which of the two it is in."""
+    first = wired(44, "10.0.0.2", 1)
+    wired(45, "10.0.0.3", 1)
+    wired(46, "10.0.0.4", 2)
+
+    assert [_reaches(first, address) for address in ("10.0.0.3", "10.0.0.4")] == [True, False]
+
+
+def test_an_attachment_that_failed_half_way_is_made_whole(wired):
+    """The next attempt does not take what is there for the whole."""
+    first, second = wired(44, "10.0.0.2", 1), wired(45, "10.0.0.3", 1)
+    apart = replace(second, private_addresses=())
+    private_networks.sync(apart)
+    _in(second, "ip", "route", "add", "10.0.0.0/16", "dev", "lo")
+    with pytest.raises(CommandFailed):
+        private_networks.sync(second)
+    _in(second, "ip", "route", "del", "10.0.0.0/16", "dev", "lo")
+
+    private_networks.sync(second)
+
+    assert _reaches(second, first.private_addresses[0].ip)
 
 
 def test_a_machine_that_dies_while_booting_tells_why(cloud, spec):
