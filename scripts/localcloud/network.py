@@ -42,6 +42,10 @@ _CLONE_NEWNET = 0x40000000
 FORWARDING = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.accept_dad=0")
 
 
+class AddressTaken(OSError):
+    """A test host cannot have an address."""
+
+
 def namespace_of(machine_id: int) -> str:
     """Name a machine's network namespace."""
     return f"{PREFIX}server-{machine_id}"
@@ -146,11 +150,18 @@ def set_firewall(machine_id: int, rules: tuple[FirewallRule, ...] | None) -> Non
 def add_host(name: str, ipv4: str, also: tuple[str, ...] = ()) -> str:
     """Make the namespace of a test host, or bring it up to date; returns the namespace's name.
 
-    The addresses of `also` are its own too, and routed to it.
+    The addresses of `also` are its own too, and routed to it. Raises `AddressTaken` for one that is somebody else's.
     """
     namespace, link = f"{PREFIX}{name}", f"h-{name}"
+    for address in (ipv4, *also):
+        if (holder := _holder(address)) not in (None, link):
+            raise AddressTaken(f"{address}: another has it, behind {holder} of {HUB}")
+    if namespace in namespaces() and not _is_joined(namespace):  # a killed command has left it
+        ip([f"netns del {namespace}"])
     if namespace not in namespaces():
         _join(namespace, link, ipv4, f"{host_ipv6(ipv4)}/128")
+    if _holder(ipv4) != link:
+        raise AddressTaken(f"{namespace}: it has another address than {ipv4}, and keeps it until `down`")
     for interface in (IPv4Interface(text) for text in also):
         ip([f"addr replace {interface.ip}/32 dev eth0"], namespace=namespace)
         ip([f"route replace {interface.ip}/32 dev {link}"], namespace=HUB)
@@ -186,6 +197,17 @@ def _join(namespace: str, link: str, ipv4: str | None, ipv6: str | None) -> None
     if ipv6:
         lines.append(f"route add default via {GATEWAY_IPV6} dev eth0")
     ip(lines, namespace=namespace)
+
+
+def _holder(address: str) -> str | None:
+    """Name the link of the hub behind which an address is."""
+    routes = json.loads(run("ip", "-n", HUB, "-j", "route", "show", "exact", address) or "[]")
+    return next((route["dev"] for route in routes), None)
+
+
+def _is_joined(namespace: str) -> bool:
+    """Tell whether a namespace has what `_join` gives it last."""
+    return bool(json.loads(run("ip", "-n", namespace, "-6", "-j", "route", "show", "default") or "[]"))
 
 
 def _gateway_side(link: str, ipv4: str | None, ipv6: str | None) -> list[str]:

@@ -218,6 +218,31 @@ def test_a_test_host_is_reached_at_all_its_addresses(up):
     assert server.wait(5) != 0
 
 
+def test_a_test_host_takes_no_address_of_another(up):
+    """Nor another one than it has: the refusal leaves both as they were."""
+    _done("host", "--state", str(up), "one", "198.51.100.2", "--also", "10.99.0.2/32")
+    _done("host", "--state", str(up), "two", "198.51.100.3")
+
+    taken = _refused("host", "--state", str(up), "two", "198.51.100.2")
+    also = _refused("host", "--state", str(up), "two", "198.51.100.3", "--also", "10.99.0.2/32")
+    other = _refused("host", "--state", str(up), "two", "198.51.100.4")
+
+    assert taken == "localcloud: 198.51.100.2: another has it, behind h-one of slipway-hub"
+    assert also == "localcloud: 10.99.0.2/32: another has it, behind h-one of slipway-hub"
+    assert other == "localcloud: slipway-two: it has another address than 198.51.100.4, and keeps it until `down`"
+
+
+def test_a_half_made_test_host_is_made_whole(up):
+    """What a killed command left is not taken for a test host."""
+    subprocess.run(["ip", "netns", "add", "slipway-target"], check=True)
+
+    _done("host", "--state", str(up), "target", "198.51.100.4")
+
+    told = subprocess.run(["ip", "-n", "slipway-target", "address"], capture_output=True, text=True, check=True).stdout
+    assert "198.51.100.4/32" in told
+    assert "2001:db8:51::4/128" in told
+
+
 def _refused(*arguments, **environment):
     done = _localcloud(*arguments, **environment)
     assert done.returncode == 1
