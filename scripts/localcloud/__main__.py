@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from scripts.localcloud.hypervisor import Hypervisor, MachineFailed, NoMachines
 from scripts.localcloud.settings import DEFAULT_TOKEN, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 COMMAND = "python -m scripts.localcloud"
 DEFAULT_STATE = Path("/var/lib/slipway/localcloud")
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     verb: Callable[[argparse.Namespace], int] = options.verb
     try:
-        return verb(options)
+        code = verb(options)
+        if sys.stdout:  # it may have been closed from the beginning
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -40,59 +42,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    return code
 
 
 def up(options: argparse.Namespace) -> int:
     """Start the local cloud, or say that it is up."""
-    preflight.check_linux()
-    if not options.api_only:
-        preflight.check_root()
-    preflight.check_state(options.state)
-    with instance.locked(options.state):
+    with _to_start(options):
         running = instance.load(options.state)
         if running and instance.answers(running):
             _describe(running, "is up already", options.state)
-            return 0
-        missing: tuple[str, ...] = ()
-        if not options.api_only:
-            owner = instance.other_owner(options.state)
-            if owner:
-                raise preflight.HostUnfit(f"another local cloud is on this host: {COMMAND} down --state {owner}")
-            preflight.check_tools()
-            missing = preflight.check_images(_cache() / "machines")
-            preflight.check_network()
-        instance.stop(options.state)
-        preflight.check_port(options.port, "--port")
-        preflight.check_port(options.control_port, "--control-port")
-        launched = instance.launch(
-            options.state, port=options.port, control_port=options.control_port, api_only=options.api_only
-        )
-        _describe(launched, "is up", options.state)
-        for name in missing:
-            print(f"note      no {name} machine image: {name} servers will fail (run scripts/setup)")
+        else:
+            _start(options)
     return 0
 
 
 def down(options: argparse.Namespace) -> int:
     """Stop the server and every machine, and remove all that is on the host; records and disks stay."""
     preflight.check_linux()
-    running = instance.load(options.state)
-    api_only = bool(running and running.api_only)
-    if not api_only:
+    if _has_machines(options.state):
         preflight.check_root()
-    with instance.locked(options.state) if options.state.exists() else nullcontext():
-        instance.stop(options.state)
-        if not api_only:
-            instance.sweep(options.state)
-    print("local cloud is down")
+    with instance.locked(options.state) if instance.is_ours(options.state) else nullcontext():
+        _stop(options.state)
+    if owner := instance.other_owner(options.state):
+        print(f"note      another one is on this host: {COMMAND} down --state {owner}")
     return 0
 
 
 def reset(options: argparse.Namespace) -> int:
     """Take everything down, forget all records and disks, and start again."""
-    down(options)
-    instance.erase(options.state)
-    return up(options)
+    with _to_start(options):
+        _stop(options.state)
+        instance.erase(options.state)
+        _start(options)
+    return 0
 
 
 def status(options: argparse.Namespace) -> int:
@@ -103,7 +85,9 @@ def status(options: argparse.Namespace) -> int:
     running = instance.load(options.state)
     healthy = bool(running and instance.answers(running))
     found = _machines(options.state)
-    kubeconfig = cluster.kubeconfig(options.state) if cluster.running() else None
+    owner = instance.other_owner(options.state)
+    hosts = [] if owner else network.hosts()
+    kubeconfig = cluster.kubeconfig(options.state) if cluster.running() and not owner else None
     report = {
         "up": healthy,
         "endpoint": running.endpoint if running else None,
@@ -111,7 +95,7 @@ def status(options: argparse.Namespace) -> int:
         "pid": running.pid if running else None,
         "state": str(options.state),
         "machines": found,
-        "test_hosts": network.hosts(),
+        "test_hosts": hosts,
         "kubeconfig": str(kubeconfig) if kubeconfig else None,
     }
     if options.format == "json":
@@ -125,10 +109,12 @@ def status(options: argparse.Namespace) -> int:
         power = f"running, pid {one['pid']}" if one["pid"] else "off"
         addresses = " ".join(filter(None, (one["ipv4"], one["ipv6_network"])))
         print(f"machine   {one['id']} {one['name']} {one['architecture']} {power} {addresses}")
-    for name in network.hosts():
+    for name in hosts:
         print(f"test host {name} (ip netns exec {name} COMMAND)")
     if kubeconfig:
         print(f"cluster   {kubernetes.NODE} {kubernetes.ADDRESS} (export KUBECONFIG={kubeconfig})")
+    if owner:
+        print(f"note      another one is on this host: {COMMAND} status --state {owner}")
     return 0 if healthy else 1
 
 
@@ -212,10 +198,10 @@ def _parser() -> argparse.ArgumentParser:
 
     def add_server(name: str, verb: Callable[[argparse.Namespace], int], example: str, *, shown: bool = True) -> None:
         parser = add(name, verb, example, shown=shown)
-        parser.add_argument("--port", type=int, default=defaults.port, help="port of the API")
+        parser.add_argument("--port", type=_port, default=defaults.port, help="port of the API")
         parser.add_argument(
             "--control-port",
-            type=int,
+            type=_port,
             default=defaults.control_port,
             metavar="PORT",
             help="port for faults, stock and the clock",
@@ -228,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=("table", "json"), default="table", help="how to show it"
     )
     add("env", env, f'eval "$({COMMAND} env)"').add_argument(
-        "--port", type=int, default=defaults.port, help="port of the API when it is down"
+        "--port", type=_port, default=defaults.port, help="port of the API when it is down"
     )
     add_server("reset", reset, f"{COMMAND} reset")
     test_host = add("host", host, f"{COMMAND} host registry 198.51.100.2 --also 10.99.0.2/32")
@@ -247,7 +233,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def _to_start(options: argparse.Namespace) -> Iterator[None]:
+    """Hold the state folder of a local cloud that this user may start on this host."""
+    preflight.check_linux()
+    if not options.api_only:
+        preflight.check_root()
+        if owner := instance.other_owner(options.state):
+            raise preflight.HostUnfit(f"another local cloud is on this host: {COMMAND} down --state {owner}")
+    preflight.check_state(options.state)
+    with instance.locked(options.state):
+        yield
+
+
+def _start(options: argparse.Namespace) -> None:
+    missing: tuple[str, ...] = ()
+    if not options.api_only:
+        preflight.check_tools()
+        missing = preflight.check_images(_cache() / "machines")
+        preflight.check_network()
+    instance.stop(options.state)
+    preflight.check_port(options.port, "--port")
+    preflight.check_port(options.control_port, "--control-port")
+    launched = instance.launch(
+        options.state, port=options.port, control_port=options.control_port, api_only=options.api_only
+    )
+    _describe(launched, "is up", options.state)
+    for name in missing:
+        print(f"note      no {name} machine image: {name} servers will fail (run scripts/setup)")
+
+
+def _has_machines(state: Path) -> bool:
+    """Tell whether something of a state folder may be on this host beside its server: an earlier one may have left it."""
+    running = instance.load(state)
+    return not (running and running.api_only) or instance.owner() == state
+
+
+def _stop(state: Path) -> None:
+    has_machines = _has_machines(state)
+    instance.stop(state)
+    if has_machines:
+        instance.sweep(state)
+    print("local cloud is down")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: a port is a number from 1 to 65535")
+    return int(text)
+
+
 def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("no folder is named")
     return Path(text).absolute()
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.localcloud import cgroups, network, nspawn
-from scripts.localcloud.preflight import HostUnfit
+from scripts.localcloud.preflight import LOCK, HostUnfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,19 +75,32 @@ def record(state: Path, *, port: int, control_port: int, api_only: bool) -> None
         OWNER.write_text(str(state))
 
 
-def other_owner(state: Path) -> Path | None:
-    """Name the state folder of another local cloud that has machines or networks on this host."""
+def owner() -> Path | None:
+    """Name the state folder of the local cloud that has machines or networks on this host."""
     with suppress(FileNotFoundError):
-        owner = Path(OWNER.read_text())
-        if owner != state and owner.exists():
-            return owner
+        if name := OWNER.read_text():
+            return Path(name)
     return None
+
+
+def other_owner(state: Path) -> Path | None:
+    """Name that of another local cloud than this one's."""
+    found = owner()
+    with suppress(PermissionError):  # another user's, so it is there
+        if found is None or found == state or not found.exists():
+            return None
+    return found
+
+
+def is_ours(state: Path) -> bool:
+    """Tell whether a folder is one that the local cloud keeps its state in."""
+    return (state / LOCK).exists()
 
 
 @contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Let one command at a time work on a state folder."""
-    with (state / "lock").open("w") as lock:
+    """Let one command at a time work on a state folder, which is ours from then on."""
+    with (state / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -144,7 +157,8 @@ def stop(state: Path) -> None:
         deadline = time.monotonic() + patience_s
         while instance.alive and time.monotonic() < deadline:
             time.sleep(0.02)
-    (state / "server.json").unlink(missing_ok=True)
+    if is_ours(state):
+        (state / "server.json").unlink(missing_ok=True)
 
 
 def sweep(state: Path) -> None:

@@ -14,6 +14,8 @@ from scripts.localcloud.commands import CommandFailed, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+LOCK = "lock"
+"""The first file in a state folder, by which it is told from any other."""
 TOOLS = ("ip", "nft", "nsenter", "systemd-nspawn", "unshare")
 
 
@@ -57,13 +59,16 @@ def check_network() -> None:
 
 
 def check_state(state: Path) -> None:
-    """Make the state folder; refuse a path that the tools below cannot take."""
+    """Make the state folder; refuse a path that the tools below cannot take, and a folder that holds something else."""
     if any(sign in str(state) for sign in ":,\\\n"):
         raise HostUnfit(f"state folder {state}: the path may hold no colon, comma, backslash or line break")
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise HostUnfit(f"state folder {state}: {error.strerror} (choose another with --state)") from error
+    names = {path.name for path in state.iterdir()}
+    if names and LOCK not in names:
+        raise HostUnfit(f"state folder {state}: holds something else (choose an empty or a new one with --state)")
 
 
 def check_port(port: int, option: str) -> None:

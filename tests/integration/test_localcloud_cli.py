@@ -243,6 +243,38 @@ def test_a_half_made_test_host_is_made_whole(up):
     assert "2001:db8:51::4/128" in told
 
 
+def test_down_removes_what_an_earlier_up_left_under_an_api_without_machines(up):
+    """`up --api-only` after a killed `up` does not make `down` forget the networks."""
+    pid = _status(up)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    while cgroups.birth(pid):
+        time.sleep(0.01)
+    _done("up", "--api-only", "--state", str(up), *PORTS)
+
+    _done("down", "--state", str(up))
+
+    assert network.namespaces() == []
+
+
+def test_down_and_status_of_another_folder_name_the_one_that_is_up(up, tmp_path):
+    """Nobody takes the host for free, or the test hosts for those of the other, because of a forgotten --state."""
+    _done("host", "--state", str(up), "target", "198.51.100.4")
+    other = str(tmp_path / "other")
+
+    status = _localcloud("status", "--state", other)
+    down = _done("down", "--state", other)
+
+    assert status.stdout.splitlines() == [
+        "local cloud is down (start it: python -m scripts.localcloud up)",
+        f"note      another one is on this host: python -m scripts.localcloud status --state {up}",
+    ]
+    assert down.splitlines() == [
+        "local cloud is down",
+        f"note      another one is on this host: python -m scripts.localcloud down --state {up}",
+    ]
+    assert _status(up)["up"]
+
+
 def _refused(*arguments, **environment):
     done = _localcloud(*arguments, **environment)
     assert done.returncode == 1
@@ -299,17 +331,13 @@ def test_missing_images_and_tools_name_the_cure(state, tmp_path):
     assert no_tools == ("localcloud: not on PATH: ip, nft, nsenter, systemd-nspawn, unshare (run scripts/setup)")
 
 
-def test_only_root_may():
-    """Another user is told why in one line."""
+@pytest.mark.parametrize("verb", ["up", "down"])
+def test_only_root_may(state, verb):
+    """Another user is told why in one line, also where he may not look."""
+    state.mkdir(mode=0o700)
+    code = f"from scripts.localcloud.__main__ import main; raise SystemExit(main(['{verb}', '--state', '{state}']))"
     done = subprocess.run(
-        [
-            "setpriv",
-            "--reuid",
-            "65534",
-            sys.executable,
-            "-c",
-            "from scripts.localcloud.__main__ import main; raise SystemExit(main(['up']))",
-        ],
+        ["setpriv", "--reuid", "65534", sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,68 @@
+"""The command, as a user mistypes it; nothing here starts a server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.localcloud import instance
+from scripts.localcloud.__main__ import main
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["up", "--state", "state", "--port", "0"], "argument --port: '0': a port is a number from 1 to 65535"),
+        (
+            ["up", "--state", "state", "--control-port", "65536"],
+            "argument --control-port: '65536': a port is a number from 1 to 65535",
+        ),
+        (["env", "--port", "http"], "argument --port: 'http': a port is a number from 1 to 65535"),
+        (["reset", "--state", ""], "argument --state: no folder is named"),
+    ],
+)
+def test_an_argument_that_means_nothing_is_named(monkeypatch, capsys, tmp_path, arguments, told):
+    """An unset variable is not the present folder, and no port is found out by waiting for an answer."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"python -m scripts.localcloud {arguments[0]}: error: {told}"
+
+
+@pytest.mark.parametrize("verb", ["up", "reset"])
+def test_a_folder_that_holds_something_else_is_left_alone(capsys, tmp_path, verb):
+    """`reset` removes what is called `machines` and `cluster`, so the state folder must be the local cloud's own."""
+    (tmp_path / "machines").mkdir()
+    (tmp_path / "server.json").touch()
+
+    assert main([verb, "--api-only", "--state", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    instance.stop(tmp_path)
+
+    assert told == (
+        f"localcloud: state folder {tmp_path}: holds something else (choose an empty or a new one with --state)\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["machines", "server.json"]
+
+
+def test_whoever_reads_the_output_may_leave():
+    """A closed pipe is no error, whether Python buffers or not."""
+    code = "import time, sys; time.sleep(0.3); from scripts.localcloud.__main__ import main; sys.exit(main(['env']))"
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+    writer.stdout.close()
+
+    assert (writer.stderr.read(), writer.wait()) == (b"", 0)
+    writer.stderr.close()
