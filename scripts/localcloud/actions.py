@@ -134,16 +134,17 @@ class Actions:
     def abandon(self, resource: Resource, reason: str) -> None:
         """End the stuck actions of a resource in error."""
         for action in self.running(resource):
-            self.stuck.discard(action.id)
-            self._tasks[action.id].cancel()
-            self._finish(action, Failure(code="action_failed", message=reason))
+            if action.id in self.stuck:
+                self.stuck.discard(action.id)
+                self._tasks[action.id].cancel()
+                self._finish(action, Failure(code="action_failed", message=reason))
 
     async def close(self) -> None:
         """Stop working; what is under way stays on record as running."""
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := [task for task in self._tasks.values() if not task.done()]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, action: Action) -> None:
         work = self.work[action.command]

@@ -239,8 +239,7 @@ class Cloud:
     async def reset(self) -> None:
         """Be as new: no machine, no record, no fault."""
         await self.actions.close()
-        for server in self.store.all(records.Server):
-            await self.hypervisor.delete(server.id)
+        servers = self.store.all(records.Server)
         with self.store.transaction():
             self.store.clear()
             self.store.put(records.Mark(id=CLOCK, value=0))
@@ -252,6 +251,8 @@ class Cloud:
         self.actions.factor = self.settings.action_factor
         self.dead.clear()
         self._pushed.clear()
+        for server in servers:  # last: an order that comes meanwhile is one of the new cloud
+            await self.hypervisor.delete(server.id)
 
     async def _watch(self) -> None:
         """Notice machines that were switched on or off from inside."""

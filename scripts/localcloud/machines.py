@@ -95,10 +95,14 @@ class Machines:
 
     async def _do(self, machine_id: int, operation: Callable[[], None]) -> None:
         async with self._locks[machine_id]:
+            work = asyncio.get_running_loop().run_in_executor(self._threads, operation)
             try:
-                await asyncio.get_running_loop().run_in_executor(self._threads, operation)
+                await asyncio.shield(work)
             except (CommandFailed, OSError) as error:
                 raise MachineFailed(f"machine {machine_id}: {error}") from error
+            finally:
+                # Whoever waited may have been cancelled; the thread was not, and has the machine until it ends.
+                await asyncio.gather(work, return_exceptions=True)
 
     def _start(self, spec: MachineSpec) -> None:
         if cgroups.init_pid(spec.id):

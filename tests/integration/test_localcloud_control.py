@@ -42,6 +42,8 @@ class Recorder(NoMachines):
 
     told: list[tuple] = field(default_factory=list)
     reason: str = ""
+    pause_s: float = 0
+    """How long it takes to delete a machine or to set its rules."""
 
     async def start(self, spec):
         """Note and start, or fail."""
@@ -55,9 +57,15 @@ class Recorder(NoMachines):
         self.told.append(("stop", machine_id, graceful))
         await NoMachines.stop(self, machine_id, graceful=graceful)
 
+    async def delete(self, machine_id):
+        """Delete."""
+        await asyncio.sleep(self.pause_s)
+        await NoMachines.delete(self, machine_id)
+
     async def set_firewall(self, machine_id, rules):
         """Note the rules."""
         self.told.append(("firewall", machine_id, rules))
+        await asyncio.sleep(self.pause_s)
         await NoMachines.set_firewall(self, machine_id, rules)
 
 
@@ -178,6 +186,19 @@ class TestMachines:
             ("in", "tcp", ("10.0.0.0/8",), 1, 65535),
             ("out", "icmp", ("::/0",), None, None),
         ]
+
+    def test_rules_reach_the_others_when_a_server_goes(self, machines, client):
+        """The deletion of one server under a firewall takes nothing from an action that is about them all."""
+        firewall = client.firewalls.create("f").firewall
+        one, two = (order(client, name, firewalls=[firewall]) for name in ("one", "two"))
+        machines.pause_s = 0.3
+
+        (action,) = client.firewalls.set_rules(firewall, [SSH_IN])
+        eventually(lambda: machines.told[-1][:2] == ("firewall", one.id))
+        deleted = one.delete()
+
+        finish(action, deleted)
+        assert [rule.port_from for rule in machines.firewalls[two.id]] == [22]
 
     def test_a_running_machine_joins_a_private_network(self, machines, client):
         """It is told at once; one that is off is told at its next start."""
@@ -517,6 +538,20 @@ def test_reset_leaves_nothing(control, client, machines):
     assert control.get("/clock").json()["offset_s"] == 0
     assert control.get("/bill", params={"format": "json"}).json()["lines"] == []
     assert order(client).id > server.id
+
+
+def test_an_order_during_a_reset_is_whole_or_not_there(control, client, machines):
+    """No machine runs without a server on record, though a machine takes its time to go."""
+    order(client)
+    machines.pause_s = 0.5
+
+    resetting = threading.Thread(target=control.post, args=("/reset",))
+    resetting.start()
+    time.sleep(0.2)
+    order(client, "during")
+    resetting.join()
+
+    assert [*machines.on] == [server.id for server in client.servers.get_all()]
 
 
 def test_the_control_port_explains_itself(control):

@@ -311,6 +311,25 @@ def test_private_networks_join_members_only(cloud, web, key):
     assert not (cloud.state / "machines/42").exists()
 
 
+@pytest.mark.parametrize("moment_s", [0.005, 0.02, 0.05, 0.2])
+def test_what_nobody_waits_for_any_more_ends_before_the_next_begins(cloud, spec, moment_s):
+    """A start that was cancelled leaves no machine behind the deletion that follows."""
+    made = replace(spec, id=47, name="gone", ipv4="198.51.100.47", ipv6_network=None)
+
+    async def change_of_mind():
+        start = asyncio.create_task(cloud.start(made))
+        await asyncio.sleep(moment_s)
+        start.cancel()
+        await cloud.delete(made.id)
+
+    asyncio.run(change_of_mind())
+    time.sleep(1)
+
+    assert made.id not in cgroups.machine_ids()
+    assert network.namespace_of(made.id) not in network.namespaces()
+    assert not (cloud.state / "machines/47").exists()
+
+
 @pytest.fixture
 def wired(cloud, spec):  # noqa: ARG001 - the hub that it connects to
     """Give a function that connects a machine without booting it; its links are removed afterwards."""
