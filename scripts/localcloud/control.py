@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -11,9 +12,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from scripts.localcloud import bill, catalog
-from scripts.localcloud.api.gate import json_response, refusal
+from scripts.localcloud.api.gate import PREFIX, json_response, refusal
 from scripts.localcloud.errors import ApiError
-from scripts.localcloud.faults import Fault, Stock
+from scripts.localcloud.faults import ActionFault, DelayFault, ErrorFault, Fault, Stock
 from scripts.localcloud.records import Mark, Meter
 from scripts.localcloud.store import CLOCK
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from scripts.localcloud.faults import Entry
 
     Answer = Callable[[Cloud, Request, bytes], Awaitable[Response]]
+
+
+METHODS = ("GET", "POST", "PUT", "DELETE")
+HORIZON = timedelta(days=36525)
+"""How far the clock may be moved: behind the year 9999 nothing can be told, and a bill counts hours."""
 
 
 def routes() -> dict[str, Answer]:
@@ -96,6 +102,8 @@ async def show_faults(cloud: Cloud, _: Request, __: bytes) -> Response:
 async def order_fault(cloud: Cloud, _: Request, body: bytes) -> Response:
     """Order a fault of kind error, delay, action or machine."""
     fault: Fault = _decode(body, Fault)
+    if problem := _never_strikes(cloud, fault):
+        raise ApiError("invalid_input", problem)
     return _json({"fault": _entry_json(cloud.faults.add(fault))}, status=201)
 
 
@@ -126,6 +134,11 @@ async def show_stock(cloud: Cloud, _: Request, __: bytes) -> Response:
 async def set_stock(cloud: Cloud, _: Request, body: bytes) -> Response:
     """Set what is in stock: the hint (`available`) and what an order gets (`order`), each on its own."""
     stock: Stock = _decode(body, Stock)
+    offers = [(each.name, location) for each in catalog.SERVER_TYPES for location in each.locations]
+    if not any(fnmatchcase(name, stock.server_type) and fnmatchcase(place, stock.location) for name, place in offers):
+        raise ApiError("invalid_input", f"no server type '{stock.server_type}' is offered at '{stock.location}'")
+    if stock.available is None and stock.order is None:
+        raise ApiError("invalid_input", "give available, order or both")
     return _json({"stock": _entry_json(cloud.faults.add(stock))})
 
 
@@ -145,7 +158,14 @@ async def set_clock(cloud: Cloud, request: Request, body: bytes) -> Response:
     wanted = _decode(body, SetClock)
     if (wanted.now is None) == (wanted.advance_s is None):
         raise ApiError("invalid_input", "give either now or advance_s")
-    cloud.clock.set(wanted.now or cloud.clock.now() + timedelta(seconds=wanted.advance_s or 0))
+    try:
+        moment = wanted.now or cloud.clock.now() + timedelta(seconds=wanted.advance_s or 0)
+        is_near = abs(moment - cloud.clock.host()) < HORIZON
+    except OverflowError:
+        is_near = False
+    if not is_near:
+        raise ApiError("invalid_input", "the cloud's time may be a century away from the host's, and no more")
+    cloud.clock.set(moment)
     with cloud.store.transaction():
         cloud.store.put(Mark(id=CLOCK, value=cloud.clock.offset.total_seconds()))
     return await show_clock(cloud, request, body)
@@ -243,6 +263,18 @@ def _decode(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.DecodeError as exc:
         raise ApiError("invalid_input", str(exc)) from exc
+
+
+def _never_strikes(cloud: Cloud, fault: Fault) -> str | None:
+    """Say what is wrong with a pattern that nothing can match."""
+    if isinstance(fault, ActionFault) and not any(fnmatchcase(each, fault.command) for each in cloud.actions.work):
+        return f"no action is called '{fault.command}' (one of {', '.join(cloud.actions.work)})"
+    if isinstance(fault, ErrorFault | DelayFault):
+        if not any(fnmatchcase(method, fault.method) for method in METHODS):
+            return f"no call has the method '{fault.method}' (one of {', '.join(METHODS)})"
+        if not fault.path.startswith(("/", "*", "?", "[")) or fault.path.startswith(f"{PREFIX}/"):
+            return f"no call has the path '{fault.path}' (such as /servers*, without {PREFIX})"
+    return None
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

@@ -378,15 +378,26 @@ class TestFaults:
             ("POST", "/faults", {"kind": "error", "code": "x", "tims": 1}),
             ("POST", "/faults", {"kind": "error", "code": "x", "times": 0}),
             ("POST", "/faults", {"kind": "machine", "mode": "slow"}),
+            ("POST", "/faults", {"kind": "error", "code": "x", "method": "post"}),
+            ("POST", "/faults", {"kind": "error", "code": "x", "path": ""}),
+            ("POST", "/faults", {"kind": "delay", "seconds": 1, "path": "servers*"}),
+            ("POST", "/faults", {"kind": "delay", "seconds": 1, "path": "/v1/servers"}),
+            ("POST", "/faults", {"kind": "action", "command": "start-server"}),
             ("PUT", "/stock", {"order": "never"}),
+            ("PUT", "/stock", {"server_type": "cax12", "available": False}),
+            ("PUT", "/stock", {"server_type": "cax*", "location": "ash", "order": "resource_unavailable"}),
+            ("PUT", "/stock", {"server_type": "cax*"}),
             ("PUT", "/clock", {}),
             ("PUT", "/clock", {"now": "2026-11-23T00:00:00"}),
+            ("PUT", "/clock", {"now": "9999-12-31T23:59:59Z"}),
+            ("PUT", "/clock", {"advance_s": 1e15}),
+            ("PUT", "/clock", {"advance_s": -4e9}),
             ("PUT", "/limits", {"server": 1}),
             ("PUT", "/speed", {"action_factor": -1}),
         ],
     )
     def test_a_typo_is_refused(self, cloud, method, path, body):
-        """A fault that would never strike is no silent success."""
+        """A fault that would never strike is no silent success, and a time beyond all counting ends no call for ever."""
         answer = httpx.request(method, cloud.control + path, json=body)
 
         assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_input")
