@@ -114,16 +114,21 @@ def launch(state: Path, *, port: int, control_port: int, api_only: bool) -> Inst
     log = state / "server.log"
     ports = ("--port", str(port), "--control-port", str(control_port))
     only = ("--api-only",) if api_only else ()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.localcloud", "serve", "--state", str(state), *ports, *only],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            preexec_fn=lambda: record(state, port=port, control_port=control_port, api_only=api_only),  # noqa: PLW1509
-            cwd=Path(__file__).parents[2],
-        )
+    try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scripts.localcloud", "serve", "--state", str(state), *ports, *only],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: record(state, port=port, control_port=control_port, api_only=api_only),  # noqa: PLW1509
+                cwd=Path(__file__).parents[2],
+            )
+    except subprocess.SubprocessError as error:  # what went wrong between fork and exec, which does not come through
+        raise HostUnfit(
+            f"the API server cannot be written down in {state} or {OWNER.parent}: is there room?"
+        ) from error
     deadline = time.monotonic() + ANSWER_DEADLINE_S
     while time.monotonic() < deadline:
         instance = load(state)

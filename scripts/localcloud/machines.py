@@ -144,8 +144,8 @@ class Machines:
     def _save(self, spec: MachineSpec) -> None:
         path = self._folder(spec.id) / "spec.json"
         fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)  # it holds the user's data
         fresh.write_text(json.dumps(asdict(spec)))
-        fresh.chmod(0o600)  # it holds the user's data
         fresh.replace(path)
 
     def _load(self, machine_id: int) -> MachineSpec:

@@ -57,6 +57,8 @@ class Store:
         """Open the file, or keep everything in memory when there is no path."""
         self._tables: dict[type[Record], dict[int, Record]] = {kind: {} for kind in KINDS}
         self._undo: list[tuple[type[Record], int, Record | None]] | None = None
+        if path:
+            path.touch(mode=0o600)  # it holds the users' data, with keys in it
         try:
             self._db = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -65,7 +67,7 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS record (kind TEXT, id INTEGER, json BLOB, PRIMARY KEY (kind, id))"
             )
             self._load()
-        except (sqlite3.Error, msgspec.DecodeError) as exc:
+        except (sqlite3.Error, msgspec.DecodeError, KeyError) as exc:
             raise StoreFailed(f"{path}: cannot read the local cloud's state ({exc}); `reset` makes a new one") from exc
 
     def get(self, kind: type[R], number: int) -> R | None:

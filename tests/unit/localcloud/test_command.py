@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_a_folder_that_holds_something_else_is_left_alone(capsys, tmp_path, verb
         f"localcloud: state folder {tmp_path}: holds something else (choose an empty or a new one with --state)\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["machines", "server.json"]
+
+
+def test_a_full_disk_is_a_line(capsys, tmp_path):
+    """A server that cannot be written down is not started; the line names the folder."""
+    (tmp_path / "lock").touch()
+    (tmp_path / "server.json.new").mkdir()
+    ports = [str(_free_port()), str(_free_port())]
+
+    code = main(["up", "--api-only", "--state", str(tmp_path), "--port", ports[0], "--control-port", ports[1]])
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        f"localcloud: the API server cannot be written down in {tmp_path} or /run/slipway: is there room?\n"
+    )
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
 
 
 def test_whoever_reads_the_output_may_leave():

@@ -1,5 +1,7 @@
 """Addresses, the rate limit, faults and the store, without a socket."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -114,6 +116,23 @@ def test_a_broken_state_file_is_one_clear_error(tmp_path):
         StoreFailed, match=r"cloud.sqlite: cannot read the local cloud's state .*`reset` makes a new one"
     ):
         Store(tmp_path / "cloud.sqlite")
+
+
+def test_a_state_file_of_another_version_is_one_clear_error(tmp_path):
+    """A kind of record that this version does not know is told like a broken file."""
+    Store(tmp_path / "cloud.sqlite").close()
+    with closing(sqlite3.connect(tmp_path / "cloud.sqlite")) as file, file:
+        file.execute("INSERT INTO record VALUES ('FloatingIp', 1, '{}')")
+
+    with pytest.raises(StoreFailed, match=r"state \('FloatingIp'\); `reset` makes a new one"):
+        Store(tmp_path / "cloud.sqlite")
+
+
+def test_the_state_file_is_nobody_else_s(tmp_path):
+    """User data holds a host key, and the folder may be one that others look into."""
+    Store(tmp_path / "cloud.sqlite").close()
+
+    assert (tmp_path / "cloud.sqlite").stat().st_mode & 0o777 == 0o600
 
 
 def test_records_change_only_inside_a_transaction():
