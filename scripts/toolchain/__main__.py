@@ -37,7 +37,7 @@ example: scripts/setup python && .venv/bin/pytest tests/unit
 def plan_steps(layout: Layout, parts: Sequence[str]) -> list[Step]:
     """Return the steps of `parts`, those that this host cannot make marked as blocked."""
     steps = [
-        package_step("python" if parts == ["python"] else "machines"),
+        package_step("machines" if "machines" in parts else "python"),
         emulation_step(),
         *python_steps(layout),
         *go_steps(layout),
@@ -102,18 +102,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"{unknown[0]}: no such part; choose from {', '.join(PARTS)}")
-    layout, parts = find_layout(), options.parts or list(PARTS)
-    if options.env:
-        print(shell_exports(layout, os.environ, own_plugins=needs_own_plugins(layout)), end="")
-        return 0
+    layout, parts, code = find_layout(), options.parts or list(PARTS), 0
     try:
-        if options.check:
-            return check(layout, parts)
-        set_up(layout, parts)
+        if options.env:
+            print(shell_exports(layout, os.environ, own_plugins=needs_own_plugins(layout)), end="")
+        elif options.check:
+            code = check(layout, parts)
+        else:
+            set_up(layout, parts)
+        if sys.stdout:  # it may have been closed from the beginning
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (SetupError, OSError) as error:
         print(f"setup: {error}", file=sys.stderr)
         return 1
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ MACHINES = (
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 POLICY = Path("/usr/sbin/policy-rc.d")
+NO_SERVICES = "#!/bin/sh\n# Of scripts/setup, while it installs packages.\nexit 101\n"
 QEMU = {"amd64": "qemu-x86_64", "arm64": "qemu-aarch64"}
 
 
@@ -48,7 +49,7 @@ def package_step(part: str) -> Step:
     def make(log: Log) -> None:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         log.run(["apt-get", "update", "-q"], environment=quiet)
-        with _services_stay_off():
+        with services_stay_off():
             install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing_packages(part)]
             log.run(install, environment=quiet)
 
@@ -108,12 +109,12 @@ def emulation_step() -> Step:
 
 
 @contextmanager
-def _services_stay_off() -> Iterator[None]:
-    # A package that brings a service (docker-registry) starts it on installation, unless this file says no.
-    if POLICY.exists():
+def services_stay_off() -> Iterator[None]:
+    """Install without starting: a package that brings a service (docker-registry) starts it unless this file says no."""
+    if POLICY.exists() and POLICY.read_text() != NO_SERVICES:  # ours is of a run that was killed
         yield
         return
-    POLICY.write_text("#!/bin/sh\nexit 101\n")
+    POLICY.write_text(NO_SERVICES)
     POLICY.chmod(0o755)
     try:
         yield

@@ -1,7 +1,11 @@
 """What images are made of."""
 
+import subprocess
+
+import pytest
+
 from scripts.toolchain.debian import select_missing
-from scripts.toolchain.images import machine_options, select_sources
+from scripts.toolchain.images import is_mounted, machine_options, select_sources
 
 
 def test_a_foreign_image_holds_the_host_s_netfilter_tools():
@@ -33,6 +37,30 @@ def test_sources_are_the_host_s_own_of_debian():
     assert select_sources(listed) == (
         "deb mirror.example/debian/ bookworm main\ndeb mirror.example/security/ bookworm-security main\n"
     )
+
+
+@pytest.mark.root
+def test_an_image_is_in_use_as_long_as_a_machine_runs(tmp_path):
+    """A machine mounts its disk where no other process sees it, and its image must not be replaced meanwhile."""
+    for name in ("image", "imaginary", "upper", "work", "root"):
+        (tmp_path / name).mkdir()
+    script = (
+        'mount -t tmpfs tmpfs "$1/upper" && mkdir "$1"/upper/{upper,work}'
+        ' && mount -t overlay overlay -o "lowerdir=$1/image,upperdir=$1/upper/upper,workdir=$1/upper/work" "$1/root"'
+        " && echo mounted && exec sleep 60"
+    )
+    machine = subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "slave", "bash", "-c", script, "machine", tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    with machine.stdout:
+        assert machine.stdout.readline() == "mounted\n"
+        assert (is_mounted(tmp_path / "image"), is_mounted(tmp_path / "imag")) == (True, False)
+        machine.kill()
+    machine.wait()
+    assert not is_mounted(tmp_path / "image")
 
 
 def test_only_missing_packages_are_installed():
