@@ -278,6 +278,14 @@ def test_text_of_a_secret_is_sent_as_data_and_nulls_and_status_are_not_sent():
     }
 
 
+@pytest.mark.parametrize(("given", "sent"), [({"port": 5}, {"data": {"port": 5}}), ("text", {"stringData": "text"})])
+def test_what_is_no_text_of_a_secret_is_the_server_s_to_refuse(given, sent):
+    """A number where a text should be is a line of the server's, and no traceback."""
+    body = objects.to_apply(SECRET, {"stringData": given})
+
+    assert body == {"apiVersion": "v1", "kind": "Secret", **sent}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "changed"),
     [

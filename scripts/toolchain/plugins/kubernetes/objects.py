@@ -73,10 +73,10 @@ def to_apply(kind: Kind, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the object that is sent: the inputs without what is null, a Secret's text as data, no status."""
     body: dict[str, Any] = _without_nulls({key: value for key, value in inputs.items() if not key.startswith("__")})
     body.pop("status", None)
-    if kind.name == "Secret" and "stringData" in body:
+    if kind.name == "Secret" and isinstance(body.get("stringData"), Mapping):
         # The server turns text into data and the field manager would own a field that is not there.
-        text = {key: base64.b64encode(value.encode()).decode() for key, value in body.pop("stringData").items()}
-        body["data"] = {**body.get("data", {}), **text}
+        text = body.pop("stringData")
+        body["data"] = {**body.get("data", {}), **{key: _to_data(value) for key, value in text.items()}}
     return {**body, "apiVersion": kind.api_version, "kind": kind.name}
 
 
@@ -159,6 +159,11 @@ def _join(path: str, key: str) -> str:
     if any(sign in key for sign in './[]" '):
         return f'{path}["{key}"]'
     return f"{path}.{key}" if path else key
+
+
+def _to_data(value: Any) -> Any:
+    # What is no text the server refuses in its own words.
+    return base64.b64encode(value.encode()).decode() if isinstance(value, str) else value
 
 
 def _without_nulls(value: Any) -> Any:
