@@ -166,12 +166,12 @@ class Actions:
         before = store.get(Action, action.after) if action.after else None
         if before and before.status != "success":
             raise ActionFailed("action_failed", f"{before.command} did not succeed")
+        if fault := self.cloud.faults.action(action.command):
+            raise ActionFailed(fault.code, fault.message)
         begun = time.monotonic()
         with store.transaction():
             if work.enter:
                 work.enter(self.cloud, action)
-        if fault := self.cloud.faults.action(action.command):
-            raise ActionFailed(fault.code, fault.message)
         if work.drive:
             await work.drive(self.cloud, action)
         await asyncio.sleep(max(0.0, work.seconds * self.factor - (time.monotonic() - begun)))

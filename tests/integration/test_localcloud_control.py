@@ -327,6 +327,27 @@ class TestFaults:
             finish(*response.next_actions)
         finish(client.servers.get_by_name("one").power_on())
 
+    def test_an_action_that_fails_has_done_nothing(self, control, client):
+        """The record of a server whose rebuild failed tells the image that is on its disk."""
+        server = order(client, user_data="first")
+        control.post("/faults", json={"kind": "action", "command": "rebuild_server"})
+
+        rebuilt = server.rebuild(Image(name="debian-13"), user_data="second")
+
+        with pytest.raises(ActionFailedException):
+            finish(rebuilt.action)
+        assert client.servers.get_by_id(server.id).image.name == "debian-12"
+
+    def test_a_server_whose_creation_failed_is_off(self, control, client):
+        """Not for ever on its way: it can be started, or deleted."""
+        control.post("/faults", json={"kind": "action", "command": "create_server"})
+
+        response = client.servers.create("one", ServerType(name="cx23"), DEBIAN, start_after_create=False)
+
+        with pytest.raises(ActionFailedException):
+            finish(response.action)
+        assert client.servers.get_by_id(response.server.id).status == "off"
+
     def test_a_failed_creation_fails_the_start(self, control, client):
         """Whoever waits for all actions learns of it from each."""
         control.post("/faults", json={"kind": "action", "command": "create_server"})

@@ -117,7 +117,8 @@ def create(cloud: Cloud, call: Call) -> Reply:
     if server:
         _check_assignable(cloud, server, body.type)
     if body.location is None and server is None:
-        raise invalid_input(("location", "location or assignee_id is required"))
+        problem = "either assignee_id or location must be provided"
+        raise invalid_input(("assignee_id", problem), ("location", problem))
     location = catalog.find_location(body.location) if body.location is not None else None
     if body.location is not None and location is None:
         raise unknown_reference("location", body.location)

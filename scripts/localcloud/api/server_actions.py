@@ -65,7 +65,7 @@ def work() -> dict[str, Work]:
     """Give what the actions of servers do."""
     starting, stopping = partial(_enter, status="starting"), partial(_enter, status="stopping")
     return {
-        "create_server": Work(seconds=3, settle=_settle_create),
+        "create_server": Work(seconds=3, settle=_settle_create, undo=_look),
         "start_server": Work(seconds=2, enter=starting, drive=_start, settle=_settle_on, undo=_look),
         "stop_server": Work(seconds=1, enter=stopping, drive=_cut, settle=_settle_off, undo=_look),
         "shutdown_server": Work(seconds=1, enter=stopping, drive=_shut_down, settle=_settle_off, undo=_look),
