@@ -591,6 +591,19 @@ def test_primary_ip_is_created_where_asked(api, script):
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [(0, 42, ["assign"]), (41, 42, ["unassign", "assign"]), (42, 0, ["unassign"])],
+)
+def test_primary_ip_leaves_a_server_before_it_goes_to_another(api, script, before, after, asked):
+    """The API assigns none that is assigned already."""
+    script.answers = {f"POST /primary_ips/5/actions/{action}": OK for action in asked}
+
+    _update(api, "PrimaryIp", "5", {"assigneeId": before}, {"assigneeId": after})
+
+    assert script.requests() == list(script.answers)
+
+
+@pytest.mark.parametrize(
     ("kind", "ip", "told"),
     [
         ("ipv4", "198.51.100.17", ("198.51.100.17", None)),

@@ -67,13 +67,15 @@ class PrimaryIp(Resource):
         return outputs
 
     async def update(self, object_id: str, *, old: Values, new: Values, changed: frozenset[str]) -> None:
-        """Send PUT for each changed field, assign or unassign, protect."""
-        del old
+        """Send PUT for each changed field, unassign and assign, protect."""
         path = f"/primary_ips/{object_id}"
         fields = {"name": "name", "autoDelete": "auto_delete", "labels": "labels"}
         await self.put_changed(path, new=new, changed=changed, fields=fields)
         if "assigneeId" in changed:
-            await self._assign(path, new.get("assigneeId") or None)
+            if old.get("assigneeId"):
+                await self.api.act(f"{path}/actions/unassign")
+            if server_id := new.get("assigneeId"):
+                await self.api.act(f"{path}/actions/assign", {"assignee_id": server_id, "assignee_type": "server"})
         if "deleteProtection" in changed:
             await self.protect(path, delete=bool(new.get("deleteProtection")))
 
@@ -84,12 +86,6 @@ class PrimaryIp(Resource):
             await self._release(int(object_id), server_id=outputs["assigneeId"])
         codes = {"conflict", "locked", "must_be_unassigned", "resource_in_use", "primary_ip_assigned"}
         await retrying(10, codes, lambda: self.delete_if_there(path))
-
-    async def _assign(self, path: str, server_id: int | None) -> None:
-        if server_id is None:
-            await self.api.act(f"{path}/actions/unassign")
-        else:
-            await self.api.act(f"{path}/actions/assign", {"assignee_id": server_id, "assignee_type": "server"})
 
     async def _release(self, address_id: int, *, server_id: int) -> None:
         server = await self.api.find(f"/servers/{server_id}", "server")
