@@ -178,8 +178,11 @@ def sweep(state: Path) -> None:
 
 
 def erase(state: Path) -> None:
-    """Empty the state folder of what the local cloud keeps there."""
-    for folder in ("machines", "cluster"):
-        shutil.rmtree(state / folder, ignore_errors=True)
-    for path in state.glob("cloud.sqlite*"):
-        path.unlink()
+    """Empty the state folder of what the local cloud keeps there; no disk is half there at any moment."""
+    gone = state / "gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    gone.mkdir()
+    for path in (state / "machines", state / "cluster", *state.glob("cloud.sqlite*")):
+        with suppress(FileNotFoundError):
+            path.rename(gone / path.name)
+    shutil.rmtree(gone, ignore_errors=True)

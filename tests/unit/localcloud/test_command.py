@@ -69,6 +69,33 @@ def test_a_full_disk_is_a_line(capsys, tmp_path):
     )
 
 
+def test_a_killed_reset_leaves_no_half_of_a_disk(tmp_path):
+    """What boots next has all of its files, or a fresh disk."""
+    upper = tmp_path / "machines/1/disk/upper"
+    upper.mkdir(parents=True)
+    names = {str(number) for number in range(5000)}
+    for name in names:
+        (upper / name).touch()
+    code = f"import pathlib; from scripts.localcloud import instance; instance.erase(pathlib.Path('{tmp_path}'))"
+    reset = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+    while _names(upper) == names:
+        assert reset.poll() is None
+    reset.kill()
+    reset.wait()
+
+    assert not (tmp_path / "machines").exists()
+    instance.erase(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _names(folder):
+    try:
+        return {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
 def _free_port():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
