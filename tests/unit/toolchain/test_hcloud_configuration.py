@@ -25,6 +25,14 @@ def test_token_of_another_length_fails(length):
     assert failure.reason == "entered token is invalid (must be exactly 64 characters long)"
 
 
+@pytest.mark.parametrize("last", ["\n", "\u2026"])
+def test_token_that_no_header_takes_fails(last):
+    """What came along with the copy is told before a request, and without the token."""
+    (failure,) = check_configuration({"token": "t" * 63 + last})
+
+    assert failure.reason == "entered token is invalid (holds a character that no token has)"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

@@ -101,6 +101,11 @@ class Api:
         try:
             return self._client().request(method, path, **arguments)
         except hcloud.APIException as exc:
+            if isinstance(exc.code, int):  # an HTTP status, without an error of the API's own
+                raise CloudUnreachable(
+                    f"{self.configuration.endpoint}: no answer of the Hetzner Cloud API ({exc.code} {exc.message}); "
+                    "check hcloud:endpoint and the network"
+                ) from exc
             raise CloudError(code=exc.code, message=exc.message, correlation_id=exc.correlation_id) from exc
         except requests.RequestException as exc:
             raise CloudUnreachable(

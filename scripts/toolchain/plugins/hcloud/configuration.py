@@ -87,6 +87,8 @@ def _problem(name: str, value: Any) -> str | None:
     match name:
         case "token" if len(value) != _TOKEN_LENGTH:
             return "entered token is invalid (must be exactly 64 characters long)"
+        case "token" if not value.isascii() or not value.isprintable():
+            return "entered token is invalid (holds a character that no token has)"
         case "endpoint" | "endpointHetzner" if not value.startswith(("http://", "https://")):
             return "expected an address like https://api.hetzner.cloud/v1"
         case "pollFunction" if value not in {"constant", "exponential"}:

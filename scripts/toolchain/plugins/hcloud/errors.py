@@ -14,7 +14,7 @@ from scripts.toolchain.plugins.errors import ProviderError
 class CloudError(ProviderError):
     """The API refused a request; rendered as `<message> (<code>, <correlation id>)`."""
 
-    def __init__(self, *, code: int | str, message: str, correlation_id: str | None = None) -> None:
+    def __init__(self, *, code: str, message: str, correlation_id: str | None = None) -> None:
         detail = f"{code}, {correlation_id}" if correlation_id else f"{code}"
         super().__init__(f"{message} ({detail})")
         self.code = code
