@@ -94,7 +94,11 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         options = json_format.MessageToDict(info.options)
         root = Path(info.root_directory)
         interpreter = await self._interpreter(info.root_directory, options, context)
-        program = _read_program(request, engine=self._engine)
+        try:
+            program = _read_program(request, engine=self._engine)
+        except UnusableRuntime as missing:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(missing))  # type: ignore[attr-defined]
+            raise
         process = await asyncio.create_subprocess_exec(
             *_ending_with_parent(),
             *build_command(interpreter, program),
@@ -173,7 +177,7 @@ def find_executor() -> Path:
     """Return the script of the SDK that runs a program, which scripts/setup puts beside the plugins."""
     found = shutil.which(EXECUTOR)
     if found is None:
-        raise FileNotFoundError(f"{EXECUTOR}: not on PATH; run scripts/setup tools")
+        raise UnusableRuntime(f"{EXECUTOR}: not on PATH; run scripts/setup tools")
     return Path(found)
 
 

@@ -19,7 +19,7 @@ EXIT_REPORTED = 32
 
 
 class UnusableRuntime(Exception):
-    """The runtime options of Pulumi.yaml do not lead to an interpreter; the message is what the user reads."""
+    """A program cannot be run with what is there; the message is what the user reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
