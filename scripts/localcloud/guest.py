@@ -100,6 +100,11 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+def hostname(name: str) -> str:
+    """Give the name that a server's kernel is told: Linux takes 64 characters, the API as many as names in DNS have."""
+    return name if len(name) <= 64 else name.partition(".")[0]
+
+
 def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
     """Render the files of a fresh disk: path below the root → text."""
     emulation = {
@@ -113,7 +118,7 @@ def render_files(spec: MachineSpec, *, emulated: bool) -> Mapping[str, str]:
         f"{seed}/user-data": spec.user_data,
         f"{seed}/meta-data": json.dumps(meta_data),
         "etc/cloud/cloud.cfg.d/90-localcloud.cfg": json.dumps(_CLOUD_CONFIG),
-        "etc/hostname": f"{spec.name}\n",
+        "etc/hostname": f"{hostname(spec.name)}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {spec.name}\n::1 localhost ip6-localhost ip6-loopback\n",
         "etc/machine-id": hashlib.sha256(f"localcloud {spec.id}".encode()).hexdigest()[:32] + "\n",
         "etc/resolv.conf": "# There is no name server in the local cloud.\n",

@@ -121,7 +121,14 @@ def launch(
         f"--network-namespace-path={network.NAMESPACES / network.namespace_of(spec.id)}",
         *(f"--bind={disk / path}:/{path}" for path in (*DISKS, *disks)),
         *(f"--bind-ro={path}:{place}" for place, path in inside.items()),
-        *("-M", f"{network.PREFIX}{spec.id}", f"--hostname={spec.name}", "-D", str(disk / "root"), "-b"),
+        *(
+            "-M",
+            f"{network.PREFIX}{spec.id}",
+            f"--hostname={guest.hostname(spec.name)}",
+            "-D",
+            str(disk / "root"),
+            "-b",
+        ),
     ]
     joins = [str(path) for path in cgroups.create(spec.id)]
     with (folder / "console.log").open("ab") as console:

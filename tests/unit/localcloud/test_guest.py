@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from scripts.localcloud.guest import MASKED, render_files, render_links
 from scripts.localcloud.hypervisor import MachineSpec
@@ -37,6 +38,17 @@ def test_meta_data_carries_identity_and_keys():
         "local-hostname": "web-1",
         "public-keys": ["ssh-ed25519 AAAA one", "ssh-ed25519 BBBB two"],
     }
+
+
+def test_a_name_that_linux_has_no_room_for_is_cut_at_its_first_dot():
+    """Such a server boots, as at Hetzner, and cloud-init is told the whole name."""
+    long = f"{'web' * 20}.example.com"
+
+    files = render_files(replace(SPEC, name=long), emulated=False)
+
+    assert files["etc/hostname"] == f"{'web' * 20}\n"
+    assert json.loads(files["var/lib/cloud/seed/nocloud/meta-data"])["local-hostname"] == long
+    assert render_files(replace(SPEC, name="web.example.com"), emulated=False)["etc/hostname"] == "web.example.com\n"
 
 
 def test_machines_have_machine_ids_of_their_own():
