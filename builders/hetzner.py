@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 READ_WRITE_HINT = "set a read and write token of the Hetzner project: pulumi config set --secret hcloud:token"
 PUBLIC_ENDPOINT = "https://api.hetzner.cloud/v1"
 STOCK_CODES = frozenset({"resource_unavailable", "placement_error"})  # changelog: sold out, no room in a spread group
-_BUSY_CODES = frozenset({"locked", "conflict", "resource_in_use"})  # an order of a killed run may still be under way
+_BUSY_CODES = frozenset({"locked", "conflict", "resource_in_use", "must_be_unassigned"})
+"""An order of a killed run may still be under way, or the end of the server that an address is on."""
 
 _T = TypeVar("_T")
 

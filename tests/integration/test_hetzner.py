@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 
+import hcloud
 import httpx
 import pytest
+from hcloud.images import Image
+from hcloud.locations import Location
+from hcloud.server_types import ServerType
+from hcloud.servers import ServerCreatePublicNetwork
 
 from builders.errors import CloudRefused, CloudUnreachable, InvalidSetting, TokenRejected
 from builders.hetzner import PUBLIC_ENDPOINT, READ_WRITE_HINT, Hetzner
@@ -65,6 +71,26 @@ def test_an_endpoint_without_the_version_is_told_apart(localcloud):
         Hetzner(localcloud.token, localcloud.endpoint.removesuffix("/v1")).load(LABELS)
 
     assert caught.value.hint == f"hcloud:endpoint ends with the API's version, as in {PUBLIC_ENDPOINT}"
+
+
+def test_an_address_is_removed_once_its_server_has_let_go_of_it(localcloud, hetzner):
+    """A server that is on its way out holds its addresses until it is gone."""
+    client = hcloud.Client(localcloud.token, api_endpoint=localcloud.endpoint)
+    address = client.primary_ips.create("ipv4", "kept", location=Location("fsn1"), labels=LABELS).primary_ip
+    server = client.servers.create(
+        "builder", ServerType("cx23"), Image(name="debian-12"), location=Location("fsn1"),
+        public_net=ServerCreatePublicNetwork(ipv4=address),
+    )  # fmt: skip
+    for action in (server.action, *server.next_actions):
+        action.wait_until_finished()
+    (kept,) = hetzner.existing(LABELS)
+
+    leaving = threading.Timer(0.5, server.server.delete)
+    leaving.start()
+    hetzner.remove(kept)
+    leaving.join()
+
+    assert hetzner.existing(LABELS) == ()
 
 
 @pytest.mark.timeout(120)

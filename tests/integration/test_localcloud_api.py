@@ -518,6 +518,7 @@ class TestFirewalls:
             ({"source_ips": []}, "rules[0].source_ips"),
             ({"source_ips": ["10.0.0.1/8"]}, "rules[0].source_ips"),
             ({"source_ips": ["10.0.0.1"]}, "rules[0].source_ips"),
+            ({"source_ips": [f"10.0.{number}.0/24" for number in range(101)]}, "rules[0].source_ips"),
             ({"destination_ips": ["10.0.0.0/8"]}, "rules[0].destination_ips"),
             ({"direction": "out"}, "rules[0].destination_ips"),
         ],
@@ -529,6 +530,17 @@ class TestFirewalls:
         with refused("invalid_input") as caught:
             client.request("POST", "/firewalls", json={"name": "f", "rules": [rule]})
         assert field in [each["name"] for each in caught.value.details["fields"]]
+
+    def test_a_firewall_takes_500_networks(self, client):
+        """Each network of each rule is a rule in effect."""
+        rules = [
+            {"direction": "in", "protocol": "icmp", "source_ips": [f"10.{rule}.{number}.0/24" for number in range(100)]}
+            for rule in range(6)
+        ]
+
+        client.request("POST", "/firewalls", json={"name": "f", "rules": rules[:5]})
+        with refused("resource_limit_exceeded", "firewall limit exceeded"):
+            client.request("POST", "/firewalls", json={"name": "g", "rules": rules})
 
 
 class TestNetworks:
@@ -649,7 +661,7 @@ class TestPrimaryIps:
         assert client.primary_ips.get_all() == []
 
     def test_assign_and_unassign(self, client):
-        """Only while the server is off; the same holds for the deletion of an assigned address."""
+        """Only while the server is off; an assigned address is never deleted, whatever the server does meanwhile."""
         server = order(client, public_net=ServerCreatePublicNetwork(enable_ipv4=False))
         ip = client.primary_ips.create("ipv4", "kept", location=FSN1).primary_ip
 
@@ -662,9 +674,11 @@ class TestPrimaryIps:
         assert server.public_net.ipv4.ip == ip.ip
         with refused("server_not_stopped"):
             ip.unassign()
-        with refused("server_not_stopped"):
+        with refused("must_be_unassigned"):
             ip.delete()
         finish(server.power_off())
+        with refused("must_be_unassigned"):
+            ip.delete()
         finish(ip.unassign())
         ip = ip.update(name="other", labels={"a": "c"}, auto_delete=True)
         assert (ip.name, ip.labels, ip.auto_delete) == ("other", {"a": "c"}, True)
@@ -780,6 +794,8 @@ class TestPlacementGroups:
             two.add_to_placement_group(group)
         finish(two.power_off())
         finish(two.add_to_placement_group(group))
+        with refused("already_in_placement_group"):
+            two.add_to_placement_group(group)
         group.reload()
         assert group.servers == [one.id, two.id]
         with refused("resource_in_use"):

@@ -294,6 +294,8 @@ class TestFaults:
             ("maintenance", 403),
             ("conflict", 409),
             ("resource_unavailable", 412),
+            ("primary_ip_version_mismatch", 412),
+            ("placement_error", 422),
             ("invalid_input", 422),
             ("locked", 423),
             ("protected", 423),

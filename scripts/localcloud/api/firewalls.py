@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from scripts.localcloud.cloud import Cloud
 
 MAX_RULES = 50
+MAX_NETWORKS = 100
+"""Of one rule."""
+MAX_EFFECTIVE = 500
+"""Of one firewall: each network of each rule counts."""
 MAX_PER_SERVER = 5
 
 
@@ -257,6 +261,8 @@ def _rules(bodies: Sequence[RuleBody]) -> tuple[Rule, ...]:
     ]
     if problems:
         raise invalid_input(*problems)
+    if sum(len(body.source_ips or ()) + len(body.destination_ips or ()) for body in bodies) > MAX_EFFECTIVE:
+        raise ApiError("resource_limit_exceeded", f"firewall limit exceeded ({MAX_EFFECTIVE} effective rules)")
     return tuple(
         Rule(
             direction=body.direction,
@@ -276,6 +282,8 @@ def _rule_problems(body: RuleBody) -> list[tuple[str, str]]:
     problems = [] if networks else [(here, f"is required for direction {body.direction}")]
     if getattr(body, there):
         problems.append((there, f"must be empty for direction {body.direction}"))
+    if len(networks) > MAX_NETWORKS:
+        problems.append((here, f"value required to be smaller ({MAX_NETWORKS} networks at most)"))
     problems += [(here, f"'{network}' is not a valid CIDR") for network in networks if not _is_network(network)]
     if body.protocol in ("tcp", "udp"):
         if not _is_port(body.port):

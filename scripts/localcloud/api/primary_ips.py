@@ -147,13 +147,13 @@ def update(cloud: Cloud, call: Call) -> Reply:
 
 
 def delete(cloud: Cloud, call: Call) -> Reply:
-    """Give an address back; the server that it is assigned to must be off."""
-    ip = _free(cloud, call)
+    """Give an address back; since 2026-05-01 it must have been taken off its server before."""
+    ip = _find(cloud, call)
     if ip.protected:
         raise protected("primary IP", "deletion")
     if ip.server is not None:
-        _check_off(cloud, _server(cloud, ip.server))
-    release(cloud, ip)
+        raise ApiError("must_be_unassigned", f"primary IP {ip.name} must be unassigned before it can be deleted")
+    release(cloud, _free(cloud, call))
     return no_content()
 
 

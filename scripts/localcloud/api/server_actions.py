@@ -206,7 +206,7 @@ def add_to_placement_group(cloud: Cloud, call: Call) -> Reply:
     if group is None:
         raise unknown_reference("placement group", body.placement_group)
     if server.placement_group is not None:
-        raise invalid_input(("placement_group", f"server {server.name} is in a placement group already"))
+        raise ApiError("already_in_placement_group", f"server {server.name} is in a placement group already")
     if server.status != "off":
         raise ApiError("server_not_stopped", "the server must be powered off")
     placement_groups.check_room(cloud, group)
