@@ -318,7 +318,7 @@ class TestServerActions:
             server.rebuild(DEBIAN, user_data="x" * 40000)
 
     def test_change_type(self, client):
-        """Only when off, only within the architecture, the disk never smaller."""
+        """Only when off, only within the architecture, the disk never smaller; it is started again by that."""
         server = order(client, server_type=CX33)
 
         with refused("server_not_stopped"):
@@ -330,7 +330,8 @@ class TestServerActions:
             server.change_type(CX23, upgrade_disk=False)
         finish(server.change_type(ServerType(name="cx43"), upgrade_disk=False))
         server.reload()
-        assert (server.server_type.name, server.primary_disk_size, server.status) == ("cx43", 80, "off")
+        assert (server.server_type.name, server.primary_disk_size, server.status) == ("cx43", 80, "running")
+        finish(server.power_off())
         finish(server.change_type(CX33, upgrade_disk=True))
 
     def test_protection(self, client):

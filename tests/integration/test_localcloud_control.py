@@ -246,6 +246,16 @@ class TestMachines:
         machines.on[server.id] = spec
         eventually(lambda: client.servers.get_by_id(server.id).status == "running")
 
+    def test_a_server_of_another_type_is_started(self, machines, client):
+        """On the disk that it had; the machine is told its new size."""
+        server = order(client)
+
+        finish(server.power_off())
+        finish(server.change_type(ServerType(name="cx33"), upgrade_disk=False))
+
+        assert (machines.on[server.id].cores, machines.on[server.id].disk_gb) == (4, 40)
+        assert client.servers.get_by_id(server.id).status == "running"
+
     def test_new_user_data_reaches_a_rebuilt_machine(self, machines, client):
         """Without new ones it keeps the old ones."""
         server = order(client, user_data="old")

@@ -73,7 +73,7 @@ def work() -> dict[str, Work]:
         "reset_server": Work(seconds=2, enter=starting, drive=_reset, settle=_settle_on, undo=_look),
         "rebuild_server": Work(seconds=5, enter=_enter_rebuild, drive=_rebuild, settle=_settle_on, undo=_look),
         "change_server_type": Work(
-            seconds=5, enter=partial(_enter, status="migrating"), settle=_settle_type, undo=_look
+            seconds=5, enter=partial(_enter, status="migrating"), drive=_move, settle=_settle_type, undo=_look
         ),
         "create_image": Work(seconds=5, settle=_settle_image),
         "delete_server": Work(seconds=1, drive=_delete, settle=_settle_delete, undo=_look),
@@ -128,7 +128,7 @@ def rebuild(cloud: Cloud, call: Call) -> Reply:
 
 
 def change_type(cloud: Cloud, call: Call) -> Reply:
-    """Move a server that is off to another type of its architecture; the disk only ever grows."""
+    """Move a server that is off to another type of its architecture and start it there; the disk only ever grows."""
     server, body = _free(cloud, call), call.decode(ChangeType)
     wanted = catalog.find_server_type(body.server_type)
     if wanted is None:
@@ -339,6 +339,13 @@ async def _rebuild(cloud: Cloud, action: Action) -> None:
         await cloud.hypervisor.rebuild(spec)
 
 
+async def _move(cloud: Cloud, action: Action) -> None:
+    spec = cloud.spec(_moved(cloud, action))
+    if await _boots(cloud, action):
+        await cloud.push_firewall(spec.id)
+        await cloud.hypervisor.start(spec)
+
+
 async def _delete(cloud: Cloud, action: Action) -> None:
     await cloud.hypervisor.delete(action.resources[0].id)
 
@@ -365,10 +372,13 @@ def _settle_off(cloud: Cloud, action: Action) -> None:
     cloud.store.put(replace(_of(cloud, action), status="off"))
 
 
-def _settle_type(cloud: Cloud, action: Action) -> None:
+def _moved(cloud: Cloud, action: Action) -> Server:
     server_type, disk = action.arguments["server_type"], action.arguments["disk"]
-    server = replace(_of(cloud, action), status="off", server_type=server_type, disk_size=disk)
-    cloud.store.put(server)
+    return replace(_of(cloud, action), status="running", server_type=server_type, disk_size=disk)
+
+
+def _settle_type(cloud: Cloud, action: Action) -> None:
+    server = cloud.store.put(_moved(cloud, action))
     cloud.close_meters(server.id)
     meter(cloud, server)
 

@@ -275,7 +275,7 @@ def test_replacement_is_made_before_the_old_one_goes(stack):
 
 
 def test_rescaling_keeps_the_server(stack):
-    """Another server type is poweroff and change_type, in place."""
+    """Another server type is poweroff and change_type, in place; the API starts it again."""
     stack.write('hcloud.Server("server", server_type="cax21", image="debian-12", location="fsn1")')
     stack.up()
     old = stack.resources()["server"]
@@ -287,6 +287,7 @@ def test_rescaling_keeps_the_server(stack):
     assert stack.resources()["server"]["id"] == old["id"]
     writes = [request["path"].rpartition("/")[2] for request in stack.requests() if request["method"] != "GET"]
     assert writes == ["poweroff", "change_type"]
+    assert stack.resources()["server"]["outputs"]["status"] == "running"
 
 
 def test_preview_makes_no_request(stack):

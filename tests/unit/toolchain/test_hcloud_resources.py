@@ -342,7 +342,7 @@ def test_networks_of_others_are_not_taken_over(api, script, server):
 
 
 def test_change_of_type_powers_off_and_does_not_power_on(api, script, server):
-    """Rescaling needs the server off, upgrades the disk unless it is to be kept, and leaves it off."""
+    """Rescaling needs the server off, upgrades the disk unless it is to be kept, and leaves its start to the API."""
     script.answers = {
         "GET /servers/42": {"server": server},
         "POST /servers/42/actions/poweroff": OK,

@@ -95,7 +95,7 @@ def wire_public_net(public_nets: Sequence[Mapping[str, Any]] | None) -> dict[str
 
 
 async def _change_type(api: Api, path: str, server: Mapping[str, Any], new: Values) -> None:
-    """Rescale. The server stays off afterwards, as with the vendor's provider."""
+    """Rescale; the API starts the server again by itself."""
     if server["status"] == "running":
         await api.act(f"{path}/actions/poweroff")
     body = {"server_type": new["serverType"], "upgrade_disk": not new.get("keepDisk")}
