@@ -64,7 +64,7 @@ def down(options: argparse.Namespace) -> int:
     with instance.locked(options.state) if instance.is_ours(options.state) else nullcontext():
         _stop(options.state)
     if owner := instance.other_owner(options.state):
-        print(f"note      another one is on this host: {COMMAND} down --state {owner}")
+        print(f"note      another one is on this host: {_command('down', owner)}")
     return 0
 
 
@@ -104,7 +104,7 @@ def status(options: argparse.Namespace) -> int:
     if running:
         _describe(running, "is up" if healthy else "does not answer", options.state)
     else:
-        print(f"local cloud is down (start it: {COMMAND} up)")
+        print(f"local cloud is down (start it: {_command('up', options.state)})")
     for one in found:
         power = f"running, pid {one['pid']}" if one["pid"] else "off"
         addresses = " ".join(filter(None, (one["ipv4"], one["ipv6_network"])))
@@ -114,7 +114,7 @@ def status(options: argparse.Namespace) -> int:
     if kubeconfig:
         print(f"cluster   {kubernetes.NODE} {kubernetes.ADDRESS} (export KUBECONFIG={kubeconfig})")
     if owner:
-        print(f"note      another one is on this host: {COMMAND} status --state {owner}")
+        print(f"note      another one is on this host: {_command('status', owner)}")
     return 0 if healthy else 1
 
 
@@ -131,7 +131,7 @@ def host(options: argparse.Namespace) -> int:
     preflight.check_linux()
     preflight.check_root()
     if network.HUB not in network.namespaces():
-        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up --state {options.state}")
+        raise preflight.HostUnfit(f"the local cloud has no network yet: {_command('up', options.state)}")
     namespace = network.add_host(options.name, options.ipv4, tuple(options.also))
     print(f"{namespace}: {options.ipv4} {network.host_ipv6(options.ipv4)} {' '.join(options.also)}".rstrip())
     print(f"next      ip netns exec {namespace} COMMAND")
@@ -143,9 +143,9 @@ def start_cluster(options: argparse.Namespace) -> int:
     preflight.check_linux()
     preflight.check_root()
     if network.HUB not in network.namespaces():
-        raise preflight.HostUnfit(f"the local cloud has no network yet: {COMMAND} up")
+        raise preflight.HostUnfit(f"the local cloud has no network yet: {_command('up', options.state)}")
     if owner := instance.other_owner(options.state):
-        raise preflight.HostUnfit(f"the local cloud of this host is another: {COMMAND} cluster --state {owner}")
+        raise preflight.HostUnfit(f"the local cloud of this host is another: {_command('cluster', owner)}")
     preflight.check_tools()
     began = time.monotonic()
     with instance.locked(options.state):
@@ -240,7 +240,7 @@ def _to_start(options: argparse.Namespace) -> Iterator[None]:
     if not options.api_only:
         preflight.check_root()
         if owner := instance.other_owner(options.state):
-            raise preflight.HostUnfit(f"another local cloud is on this host: {COMMAND} down --state {owner}")
+            raise preflight.HostUnfit(f"another local cloud is on this host: {_command('down', owner)}")
     preflight.check_state(options.state)
     with instance.locked(options.state):
         yield
@@ -321,8 +321,12 @@ def _describe(running: instance.Instance, what: str, state: Path) -> None:
     print(f"local cloud {what} ({kind}, pid {running.pid})")
     print(f"endpoint  {running.endpoint}")
     print(f"control   http://127.0.0.1:{running.control_port}")
-    where = "" if state == DEFAULT_STATE else f" --state {shlex.quote(str(state))}"
-    print(f'next      eval "$({COMMAND} env{where})"')
+    print(f'next      eval "$({_command("env", state)})"')
+
+
+def _command(verb: str, state: Path) -> str:
+    """Write a command for the user to paste."""
+    return f"{COMMAND} {verb}" + ("" if state == DEFAULT_STATE else f" --state {shlex.quote(str(state))}")
 
 
 def _machines(state: Path) -> list[dict[str, Any]]:

@@ -265,7 +265,7 @@ def test_down_and_status_of_another_folder_name_the_one_that_is_up(up, tmp_path)
     down = _done("down", "--state", other)
 
     assert status.stdout.splitlines() == [
-        "local cloud is down (start it: python -m scripts.localcloud up)",
+        f"local cloud is down (start it: python -m scripts.localcloud up --state {other})",
         f"note      another one is on this host: python -m scripts.localcloud status --state {up}",
     ]
     assert down.splitlines() == [
@@ -325,7 +325,9 @@ def test_missing_images_and_tools_name_the_cure(state, tmp_path):
 
     no_network = _refused("cluster", "--state", str(state))
 
-    assert no_network == "localcloud: the local cloud has no network yet: python -m scripts.localcloud up"
+    assert no_network == (
+        f"localcloud: the local cloud has no network yet: python -m scripts.localcloud up --state {state}"
+    )
     told = f"localcloud: no machine image of this host's architecture, {own}, in {images} (run scripts/setup)"
     assert (no_images, one_image) == (told, told)
     assert no_tools == ("localcloud: not on PATH: ip, nft, nsenter, systemd-nspawn, unshare (run scripts/setup)")

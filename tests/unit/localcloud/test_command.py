@@ -55,6 +55,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(capsys, tmp_path, verb
     assert sorted(path.name for path in tmp_path.iterdir()) == ["machines", "server.json"]
 
 
+def test_a_command_that_is_told_can_be_pasted(monkeypatch, capsys, tmp_path):
+    """A state folder with a space in its name stands in quotes."""
+    owner = tmp_path / "the cloud"
+    owner.mkdir()
+    monkeypatch.setattr(instance, "OWNER", tmp_path / "owner")
+    instance.OWNER.write_text(str(owner))
+
+    main(["status", "--state", str(tmp_path / "other")])
+
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f"python -m scripts.localcloud status --state '{owner}'")
+
+
 def test_a_full_disk_is_a_line(capsys, tmp_path):
     """A server that cannot be written down is not started; the line names the folder."""
     (tmp_path / "lock").touch()
