@@ -224,3 +224,4 @@ def test_unknown_values_pass():
 
     assert problems == ()
     assert (inputs["image"], inputs["firewallIds"], inputs["labels"]) == (UNKNOWN, [UNKNOWN], UNKNOWN)
+    assert _check("Server", networks=[UNKNOWN, {"networkId": 1}], sshKeys=[UNKNOWN])[1] == ()

@@ -26,6 +26,7 @@ from scripts.toolchain.plugins.hcloud.schema import (
     labels,
     text,
 )
+from scripts.toolchain.plugins.values import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,8 @@ def _check_ssh_keys(ssh_keys: list[Any]) -> str | None:
 
 
 def _check_networks(networks: list[Any]) -> str | None:
-    ids = [network["networkId"] for network in networks if isinstance(network.get("networkId"), int)]
+    known = [network.get("networkId") for network in networks if network is not UNKNOWN]
+    ids = [network_id for network_id in known if isinstance(network_id, int)]
     twice = next((network_id for network_id in ids if ids.count(network_id) > 1), None)
     return f"server is only allowed to be attached to each network once: {twice}" if twice else None
 
