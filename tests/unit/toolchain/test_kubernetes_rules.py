@@ -278,12 +278,22 @@ def test_text_of_a_secret_is_sent_as_data_and_nulls_and_status_are_not_sent():
     }
 
 
-@pytest.mark.parametrize(("given", "sent"), [({"port": 5}, {"data": {"port": 5}}), ("text", {"stringData": "text"})])
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"stringData": {"port": 5}}, {"data": {"port": 5}}),
+        ({"stringData": "text"}, {"stringData": "text"}),
+        ({"stringData": {"a": "b"}, "data": ["c"]}, {"stringData": {"a": "b"}, "data": ["c"]}),
+    ],
+)
 def test_what_is_no_text_of_a_secret_is_the_server_s_to_refuse(given, sent):
     """A number where a text should be is a line of the server's, and no traceback."""
-    body = objects.to_apply(SECRET, {"stringData": given})
+    assert objects.to_apply(SECRET, given) == {"apiVersion": "v1", "kind": "Secret", **sent}
 
-    assert body == {"apiVersion": "v1", "kind": "Secret", **sent}
+
+def test_a_specification_of_another_shape_is_the_server_s_to_refuse():
+    """It is planned as it is given."""
+    assert objects.planned(KINDS["kubernetes:core/v1:Service"], {"spec": ["port"]})["spec"] == ["port"]
 
 
 @pytest.mark.parametrize(

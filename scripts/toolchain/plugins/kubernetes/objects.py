@@ -73,7 +73,8 @@ def to_apply(kind: Kind, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the object that is sent: the inputs without what is null, a Secret's text as data, no status."""
     body: dict[str, Any] = _without_nulls({key: value for key, value in inputs.items() if not key.startswith("__")})
     body.pop("status", None)
-    if kind.name == "Secret" and isinstance(body.get("stringData"), Mapping):
+    is_text = isinstance(body.get("stringData"), Mapping) and isinstance(body.get("data", {}), Mapping)
+    if kind.name == "Secret" and is_text:
         # The server turns text into data and the field manager would own a field that is not there.
         text = body.pop("stringData")
         body["data"] = {**body.get("data", {}), **{key: _to_data(value) for key, value in text.items()}}
@@ -109,8 +110,8 @@ def planned(kind: Kind, inputs: Mapping[str, Any]) -> dict[str, Any]:
         *parents, last = path.split(".")
         place: Any = outputs
         for parent in parents:
-            place = place.setdefault(parent, {})
-        if place is not UNKNOWN:
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+        if isinstance(place, dict):  # otherwise it is not known yet, or for the server to refuse
             place.setdefault(last, UNKNOWN)
     return outputs
 
