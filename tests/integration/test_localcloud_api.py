@@ -745,6 +745,17 @@ class TestVolumes:
         volume.delete()
         assert client.volumes.get_all() == []
 
+    def test_two_orders_do_not_get_the_same_volume(self, localcloud, client):
+        """It is locked from the first order on, not only once it is attached."""
+        response = client.volumes.create(10, "cache", location=FSN1)
+        finish(response.action)
+        httpx.put(f"{localcloud.control}/speed", json={"action_factor": 1}).raise_for_status()
+
+        order(client, "one", volumes=[response.volume], wait=False)
+
+        with refused("locked"):
+            order(client, "two", volumes=[response.volume])
+
     def test_made_where_a_server_is(self, client):
         """Attached by a further action; it stays when the server goes."""
         server = order(client)

@@ -346,6 +346,8 @@ def _give_addresses(cloud: Cloud, server: Server, public: PublicNet, given: list
 
 def _attachable(cloud: Cloud, number: int, location: str) -> Volume:
     volume = _known(cloud, Volume, "volume", number)
+    if cloud.actions.locks(Resource(type="volume", id=volume.id)):
+        raise locked("volume")
     volumes.check_attachable(volume, location)
     return volume
 
