@@ -568,6 +568,20 @@ class TestNetworks:
         network.delete()
         assert client.networks.get_all() == []
 
+    def test_subnets_that_are_made_together(self, client):
+        """A network in change answers with a conflict, which every client repeats."""
+        client._client._retry_interval_func = lambda _: 0.02
+        network = client.networks.create("n", "10.0.0.0/16")
+
+        actions = [
+            client.networks.add_subnet(network, NetworkSubnet(f"10.0.{part}.0/24", "cloud", "eu-central"))
+            for part in (1, 2, 3)
+        ]
+
+        finish(*actions)
+        network.reload()
+        assert [subnet.ip_range for subnet in network.subnets] == ["10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24"]
+
     def test_servers_in_a_network(self, client):
         """Attached at an address or the next free one, alias addresses, detached; each place is taken once."""
         subnet = NetworkSubnet(type="cloud", network_zone="eu-central", ip_range="10.0.1.0/24")

@@ -24,7 +24,7 @@ from scripts.localcloud.api.call import (
     timestamp,
 )
 from scripts.localcloud.catalog import NETWORK_ZONES
-from scripts.localcloud.errors import in_use, invalid_input, locked, protected
+from scripts.localcloud.errors import ApiError, in_use, invalid_input, protected
 from scripts.localcloud.records import Action, Network, Resource, Route, Subnet
 
 if TYPE_CHECKING:
@@ -258,7 +258,8 @@ def _find(cloud: Cloud, call: Call) -> Network:
 def _free(cloud: Cloud, call: Call) -> Network:
     network = _find(cloud, call)
     if cloud.actions.locks(_resource(network)):
-        raise locked("network")
+        # Not "locked", as with servers: a client repeats what finds a network in change.
+        raise ApiError("conflict", f"network {network.name} is being changed")
     return network
 
 
