@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.localcloud import cgroups, network, nspawn
-from scripts.localcloud.preflight import LOCK, HostUnfit
+from scripts.localcloud.preflight import LOCK, RECORDS, HostUnfit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,7 @@ def other_owner(state: Path) -> Path | None:
 
 def is_ours(state: Path) -> bool:
     """Tell whether a folder is one that the local cloud keeps its state in."""
-    return (state / LOCK).exists()
+    return (state / LOCK).exists() or (state / RECORDS).exists()
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def erase(state: Path) -> None:
     gone = state / "gone"
     shutil.rmtree(gone, ignore_errors=True)
     gone.mkdir()
-    for path in (state / "machines", state / "cluster", *state.glob("cloud.sqlite*")):
+    for path in (state / "machines", state / "cluster", *state.glob(f"{RECORDS}*")):
         with suppress(FileNotFoundError):
             path.rename(gone / path.name)
     shutil.rmtree(gone, ignore_errors=True)

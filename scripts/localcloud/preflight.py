@@ -14,8 +14,8 @@ from scripts.localcloud.commands import CommandFailed, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCK = "lock"
-"""The first file in a state folder, by which it is told from any other."""
+LOCK, RECORDS = "lock", "cloud.sqlite"
+"""By either a state folder is told from any other; the lock comes first."""
 TOOLS = ("ip", "nft", "nsenter", "systemd-nspawn", "unshare")
 
 
@@ -67,7 +67,7 @@ def check_state(state: Path) -> None:
     except OSError as error:
         raise HostUnfit(f"state folder {state}: {error.strerror} (choose another with --state)") from error
     names = {path.name for path in state.iterdir()}
-    if names and LOCK not in names:
+    if names and names.isdisjoint((LOCK, RECORDS)):
         raise HostUnfit(f"state folder {state}: holds something else (choose an empty or a new one with --state)")
 
 

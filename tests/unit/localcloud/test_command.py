@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.localcloud import instance
+from scripts.localcloud import instance, preflight
 from scripts.localcloud.__main__ import main
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +53,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(capsys, tmp_path, verb
         f"localcloud: state folder {tmp_path}: holds something else (choose an empty or a new one with --state)\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["machines", "server.json"]
+
+
+def test_a_state_folder_whose_lock_was_removed_is_ours_still(tmp_path):
+    """Whoever takes it for a stale one loses nothing."""
+    (tmp_path / "cloud.sqlite").touch()
+
+    preflight.check_state(tmp_path)
+
+    assert instance.is_ours(tmp_path)
 
 
 def test_a_command_that_is_told_can_be_pasted(monkeypatch, capsys, tmp_path):
