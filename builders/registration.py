@@ -57,11 +57,12 @@ def check_free(builder: str, authority: str) -> None:
 def is_current(builder: str, endpoints: Sequence[Endpoint], authority: str, *, now: datetime) -> bool:
     """Tell whether this machine has the builder as wanted, with credentials that serve."""
     held = credentials.read(builder)
-    return (
-        held is not None
-        and _serves(held.leaf, authority, now)
-        and set(buildx.find(builder) or ()) == set(_nodes(endpoints))
-    )
+    return held is not None and _serves(held.leaf, authority, now) and is_registered(builder, endpoints)
+
+
+def is_registered(builder: str, endpoints: Sequence[Endpoint]) -> bool:
+    """Tell whether buildx has the builder with these nodes."""
+    return set(buildx.find(builder) or ()) == set(_nodes(endpoints))
 
 
 def unregister(builder: str, *, of: str | None = None) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from builders import buildx, certificates, credentials, greeting
+from builders import buildx, certificates, credentials, greeting, registration
 from builders.certificates import Authority
 from builders.errors import BuildxFailed, NodeUnreachable
 from builders.inventory import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from builders.credentials import Held
     from builders.state import State
 
 DEADLINE_S = 5.0
@@ -78,22 +79,26 @@ def of_stack(state: State, *, now: datetime) -> Status:
             for builder, nodes in builders
             for node in nodes
         ]
-        return Status(nodes=_ask(asked, now), connected={builder: _days(builder, now) for builder, _ in builders})
+        connected = {builder: _days(builder, nodes, state, now) for builder, nodes in state.builders().builders}
+        return Status(nodes=_ask(asked, now), connected=connected)
 
 
 def of_machine(*, now: datetime) -> Status:
-    """Ask the nodes of every builder that this machine is connected to."""
+    """Ask the nodes of every builder that this machine is connected to; raise BuildxFailed where buildx does not tell them."""
+    held = credentials.builders()
     with ThreadPoolExecutor() as pool:
-        asked = [each for found in pool.map(_registered, credentials.builders()) for each in found]
-    return Status(nodes=_ask(asked, now), connected={name: _days(name, now) for name in credentials.builders()})
+        registered = dict(zip(held, pool.map(_registered, held), strict=True))
+    asked = [each for found in registered.values() for each in found]
+    connected = {builder: credentials.read(builder) if found else None for builder, found in registered.items()}
+    days = {builder: found.days_left(now) if found else None for builder, found in connected.items()}
+    return Status(nodes=_ask(asked, now), connected=days)
 
 
 def _registered(builder: str) -> list[_Asked]:
-    try:
-        nodes = buildx.find(builder) or ()
+    nodes = buildx.find(builder) or ()
+    versions: dict[str, str | None] = {}
+    with suppress(BuildxFailed):  # the nodes are asked all the same
         versions = {node.name: node.version for node in buildx.status(builder, deadline_s=DEADLINE_S)} if nodes else {}
-    except BuildxFailed:
-        return []
     return [
         _Asked(
             builder=builder,
@@ -106,7 +111,7 @@ def _registered(builder: str) -> list[_Asked]:
 
 
 def _folder(builder: str, state: State, now: datetime, passing: ExitStack) -> Path:
-    held = credentials.read(builder)
+    held = _held(builder, state)
     if held and held.days_left(now) > 0:
         return held.folder
     authority = Authority(certificate=state.output("authority"), key=state.output("authorityKey"))
@@ -114,9 +119,19 @@ def _folder(builder: str, state: State, now: datetime, passing: ExitStack) -> Pa
     return passing.enter_context(credentials.lent(authority.certificate, leaf))
 
 
-def _days(builder: str, now: datetime) -> int | None:
+def _held(builder: str, state: State) -> Held | None:
+    """Return what this machine holds for the stack's builder; None too where it is another stack's of the same name."""
     held = credentials.read(builder)
-    return held.days_left(now) if held else None
+    return held if held and held.authority.strip() == state.output("authority").strip() else None
+
+
+def _days(builder: str, nodes: Sequence[Endpoint], state: State, now: datetime) -> int | None:
+    """Tell for how many days this machine may build on these nodes; None where buildx here does not have them."""
+    held = _held(builder, state)
+    try:
+        return held.days_left(now) if held and registration.is_registered(builder, nodes) else None
+    except BuildxFailed:
+        return None
 
 
 def _ask(asked: list[_Asked], now: datetime) -> tuple[NodeStatus, ...]:

@@ -312,6 +312,66 @@ def test_a_stack_that_is_down_has_no_nodes_to_ask(authority):
     assert status.of_stack(state, now=NOW).nodes == ()
 
 
+@pytest.mark.parametrize("undo", ["removed from buildx", "at another address", "of another stack", "without buildx"])
+def test_a_machine_is_connected_if_it_can_build_on_the_stacks_nodes_as_they_are(authority, undo, tmp_path, monkeypatch):
+    """A certificate alone does not make it so; the nodes are asked all the same, with a passing one where need be."""
+    other = certificates.create_authority("slipway-dev", now=NOW)
+    with serving(authority, tmp_path / "node") as endpoint:
+        state = stack(authority, {**NODE, "endpoint": endpoint})
+        known = stack(other if undo == "of another stack" else authority, {
+            **NODE, "endpoint": "tcp://127.0.0.1:1" if undo == "at another address" else endpoint
+        })  # fmt: skip
+        access.connect_operator(known, now=NOW)
+        if undo == "removed from buildx":
+            buildx.unregister("slipway-dev")
+        if undo == "without buildx":
+            monkeypatch.setenv("PATH", "/nonexistent")
+
+        found = status.of_stack(state, now=NOW)
+
+    assert [(each.node, each.reachable) for each in found.nodes] == [("amd64-1", True)]
+    assert found.connected == {"slipway-dev": None}
+
+
+def test_without_buildx_a_colleague_is_told_so(authority, tmp_path, monkeypatch, capsys):
+    """Not that there is nothing to see: what this machine is connected to only buildx can tell."""
+    access.connect_operator(stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1"}), now=NOW)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+    assert cli.main(["status"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[0]) == ("", "error: buildx: neither `docker buildx` nor `buildx` can be run")
+
+
+def test_a_builder_that_buildx_has_lost_hides_no_other(authority, tmp_path):
+    """And is not one that this machine is connected to."""
+    leaf = certificates.issue_client(authority, "ada", now=NOW, days=1)
+    with serving(authority, tmp_path / "node") as endpoint:
+        registration.register("dev", [Endpoint(endpoint=endpoint, **NODE)], authority.certificate, leaf)
+        credentials.write("lost", authority.certificate, leaf)
+
+        found = status.of_machine(now=NOW)
+
+    assert [(each.builder, each.reachable) for each in found.nodes] == [("dev", True)]
+    assert found.connected == {"dev": 1, "lost": None}
+
+
+def test_a_buildx_that_cannot_tell_the_versions_hides_no_node(authority, tmp_path, monkeypatch):
+    """It waits for the nodes' own answers, and may fail; what is registered it tells all the same."""
+    slow = tmp_path / "slow" / "buildx"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *5.0s*) exit 1 ;; esac\nexec {shutil.which("buildx")} "$@"\n')
+    slow.chmod(0o755)
+    with serving(authority, tmp_path / "node") as endpoint:
+        access.connect_operator(stack(authority, {**NODE, "endpoint": endpoint}), now=NOW)
+        monkeypatch.setenv("PATH", f"{slow.parent}:/usr/bin:/bin")
+
+        found = status.of_machine(now=NOW)
+
+    assert [(each.node, each.reachable, each.buildkit) for each in found.nodes] == [("amd64-1", True, None)]
+
+
 def _hold(authority, folder):
     leaf = certificates.issue_client(authority, "me", now=NOW, days=1)
     folder.mkdir()
