@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # An HTTP/2 client speaks first (RFC 9113, 3.4): its preface and an empty SETTINGS frame. The server answers with its own.
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
+_NOT_NOW = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL's x509_vfy.h
+
 
 def greet(endpoint: str, folder: Path, *, deadline_s: float = 5) -> datetime:
     """Greet a node's buildkitd over mutual TLS and return when its certificate ends; raise NodeUnreachable with the reason."""
@@ -49,6 +51,8 @@ def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _NOT_NOW:
+            return f"its {error.verify_message}"
         return f"its certificate is not this stack's ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
         return f"it refused this machine's certificate ({(error.reason or error.strerror or str(error)).lower().replace('_', ' ')})"

@@ -45,7 +45,7 @@ def authority():
 
 
 @contextmanager
-def serving(authority, folder, *, days=30, clients=None):
+def serving(authority, folder, *, since=NOW, days=30, clients=None):
     """Serve as a buildkitd does: TLS with a client certificate of the authority, HTTP/2, the settings first."""
     key = subprocess.run(
         ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
@@ -55,7 +55,7 @@ def serving(authority, folder, *, days=30, clients=None):
         ["openssl", "req", "-new", "-key", "/dev/stdin", "-subj", "/CN=node"],
         check=True, capture_output=True, text=True, input=key,
     ).stdout  # fmt: skip
-    certificate = certificates.sign_server(csr, authority, name="node", addresses=["127.0.0.1"], now=NOW, days=days)
+    certificate = certificates.sign_server(csr, authority, name="node", addresses=["127.0.0.1"], now=since, days=days)
     folder.mkdir(exist_ok=True)
     (folder / "node.pem").write_text(certificate + key)
     (folder / "clients.pem").write_text((clients or authority).certificate)
@@ -399,3 +399,16 @@ def test_why_a_node_cannot_be_reached_is_told_apart(authority, tmp_path):
         pytest.raises(NodeUnreachable, match="it refused this machine's certificate"),
     ):
         greeting.greet(endpoint, ours)
+
+
+@pytest.mark.parametrize(
+    ("since", "reason"),
+    [(timedelta(days=-10), "its certificate has expired"), (timedelta(days=2), "its certificate is not yet valid")],
+)
+def test_a_nodes_certificate_that_is_not_valid_now_is_no_strangers(authority, since, reason, tmp_path):
+    """It is the stack's own: `slipway up` renews it, or a clock is wrong."""
+    with (
+        serving(authority, tmp_path / "node", since=NOW + since, days=5) as endpoint,
+        pytest.raises(NodeUnreachable, match=f"^{reason}$"),
+    ):
+        greeting.greet(endpoint, _hold(authority, tmp_path / "ours"))
