@@ -5,22 +5,19 @@ Only builders whose certificates lie in a folder of ours count as ours; one of t
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import subprocess
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_cache_path
-
+from builders import turns
 from builders.errors import BuildxFailed, InvalidSetting
 from builders.platforms import Platform, parse_platform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 _OPTIONS = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 _COMMAND_TIMEOUT_S = 30
@@ -65,7 +62,7 @@ def find(builder: str) -> tuple[Node, ...] | None:
 
 def register(builder: str, nodes: Sequence[Node], folder: Path, *, use: bool = False) -> None:
     """Make the builder consist of exactly these nodes, reached with the credentials in `folder`; nothing to do is no write."""
-    with _lock():
+    with turns.taken("buildx"):
         registered = _registered(builder)
         if registered and registered.folder is None:
             raise BuildxFailed(
@@ -87,7 +84,7 @@ def register(builder: str, nodes: Sequence[Node], folder: Path, *, use: bool = F
 
 def unregister(builder: str) -> None:
     """Remove a builder of ours; one that is absent, or not ours, is left as it is."""
-    with _lock():
+    with turns.taken("buildx"):
         registered = _registered(builder)
         if registered and registered.folder:
             _run("rm", "--force", "--timeout", _WITHOUT_DIALING, builder)
@@ -202,12 +199,3 @@ def _run(*arguments: str) -> str:
         reason = lines[-1].removeprefix("ERROR: ") if lines else "it said nothing"
         raise BuildxFailed(f"buildx {arguments[0]}: failed (exit {done.returncode}): {reason}")
     return done.stdout
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """Let one change at a time through, of all processes and threads of this user."""
-    path = user_cache_path("slipway", ensure_exists=True) / "buildx.lock"
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_config_path
 
-from builders import certificates
+from builders import certificates, turns
 from builders.certificates import Leaf
 from builders.errors import InvalidCertificate, InvalidSetting
 
@@ -61,8 +61,9 @@ def builders() -> tuple[str, ...]:
 def write(builder: str, authority: str, leaf: Leaf) -> Path:
     """Put the credentials for a builder in place, readable for this user only."""
     target = folder(builder)
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _lay_out(target, authority, leaf)
+    with turns.taken("credentials"):  # of two writers the later one's are there, and not a part of each
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _lay_out(target, authority, leaf)
     return target
 
 
@@ -81,7 +82,7 @@ def read(builder: str) -> Held | None:
 
 def remove(builder: str) -> None:
     """Remove the credentials for a builder; none there is no error."""
-    with suppress(FileNotFoundError):
+    with turns.taken("credentials"), suppress(FileNotFoundError):
         shutil.rmtree(folder(builder))
 
 

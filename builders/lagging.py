@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_state_path
 
+from builders import turns
 from scripts.registry import lag, references
 from scripts.registry.errors import InvalidReference, RegistryError
 
@@ -59,16 +60,18 @@ def remembered() -> tuple[Reference, ...]:
 
 def remember(target: Reference) -> None:
     """Add a tag."""
-    known = remembered()
-    if target not in known:
-        _write((*known, target))
+    with turns.taken("lagging"):
+        known = remembered()
+        if target not in known:
+            _write((*known, target))
 
 
 def forget(target: Reference) -> None:
     """Take a tag out; one that is not there is no error."""
-    known = remembered()
-    if target in known:
-        _write(each for each in known if each != target)
+    with turns.taken("lagging"):
+        known = remembered()
+        if target in known:
+            _write(each for each in known if each != target)
 
 
 def _file() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -21,6 +22,7 @@ def _leaf(days: int = 30) -> certificates.Leaf:
 def config_home(tmp_path, monkeypatch):
     """Give the user an empty configuration."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -92,6 +94,16 @@ def test_a_day_that_has_begun_is_a_day_left():
     assert held.days_left(NOW) == 2
     assert held.days_left(datetime(2026, 11, 24, 1, tzinfo=UTC)) == 1
     assert held.days_left(datetime(2026, 11, 26, tzinfo=UTC)) == -1
+
+
+def test_of_two_that_write_at_once_one_pair_is_there():
+    """A key of the one beside a certificate of the other would be usable for nobody."""
+    leaves = [_leaf(), _leaf()]
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for _ in range(50):
+            list(pool.map(lambda leaf: credentials.write("dev", AUTHORITY.certificate, leaf), leaves * 2))
+            assert credentials.read("dev")
 
 
 @pytest.mark.parametrize("builder", ["../dev", "a/b", "", "1st", ".", "a b"])

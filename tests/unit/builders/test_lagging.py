@@ -1,0 +1,35 @@
+"""What this machine remembers of tags that lag behind."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from builders import lagging
+from scripts.registry import references
+
+TAGS = [references.parse(f"registry.example.com/app:{number}") for number in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path, monkeypatch):
+    """Give the user an empty memory; it is this file."""
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path / "XDG_STATE_HOME" / "slipway" / "lagging"
+
+
+def test_what_is_remembered_is_there_until_it_is_forgotten():
+    """In the order in which it came, each tag once."""
+    for tag in (TAGS[1], TAGS[0], TAGS[1]):
+        lagging.remember(tag)
+    lagging.forget(TAGS[1])
+
+    assert lagging.remembered() == (TAGS[0],)
+
+
+def test_builds_side_by_side_lose_no_tag():
+    """Two shells of one user."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(lagging.remember, TAGS))
+
+    assert set(lagging.remembered()) == set(TAGS)
