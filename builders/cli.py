@@ -218,8 +218,8 @@ def _connect(options: argparse.Namespace) -> int:
     else:
         from builders.inventory import Bundle
 
-        text = sys.stdin.read() if options.bundle == "-" else Path(options.bundle).read_text(errors="replace")
-        bundle = Bundle.from_text(text)
+        text = sys.stdin.buffer.read() if options.bundle == "-" else Path(options.bundle).read_bytes()
+        bundle = Bundle.from_text(text.decode(errors="replace"))
         access.connect_bundle(bundle, now=now)
         connected = bundle.builders
     for builder, nodes in connected.builders:

@@ -53,7 +53,8 @@ def folder(builder: str) -> Path:
 def builders() -> tuple[str, ...]:
     """List the builders for which credentials are held."""
     try:
-        return tuple(sorted(each.name for each in user_config_path("slipway").iterdir() if each.is_dir()))
+        found = (each.name for each in user_config_path("slipway").iterdir() if each.is_dir())
+        return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
     except FileNotFoundError:
         return ()
 

@@ -122,19 +122,19 @@ class Bundle:
         try:
             value = json.loads(text)
             version = value["slipway-bundle"]
-            if version != BUNDLE_VERSION:
-                raise InvalidSetting(f"bundle: version {version} is not known, update slipway")
-            return cls(
-                name=_text(value["name"]),
-                builders=Builders.from_json(value["builders"]),
-                authority=_text(value["authority"]),
-                certificate=_text(value["certificate"]),
-                key=_text(value["key"]),
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            if version == BUNDLE_VERSION:
+                return cls(
+                    name=_text(value["name"]),
+                    builders=Builders.from_json(value["builders"]),
+                    authority=_text(value["authority"]),
+                    certificate=_text(value["certificate"]),
+                    key=_text(value["key"]),
+                )
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise InvalidSetting(
                 "bundle: this is no file that `slipway invite` wrote", hint="ask for a new one: slipway invite NAME"
             ) from error
+        raise InvalidSetting(f"bundle: version {version} is not known, update slipway")
 
 
 def _text(value: Any) -> str:

@@ -47,7 +47,7 @@ def remembered() -> tuple[Reference, ...]:
     """Return the tags, the oldest first; a line that is none is passed over."""
     found = []
     try:
-        lines = _file().read_text().splitlines()
+        lines = _file().read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return ()
     for line in lines:

@@ -36,9 +36,9 @@ def load(now: datetime) -> tuple[Refusal, ...]:
             )
             for entry in entries
         ]
+        return tuple(refusal for refusal in refusals if refusal.until > now)
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    return tuple(refusal for refusal in refusals if refusal.until > now)
 
 
 def record(server_type: str, location: str, code: str, *, now: datetime) -> Refusal:

@@ -29,8 +29,9 @@ def _nodes(endpoints: Sequence[Endpoint]) -> tuple[Node, ...]:
 
 def register(builder: str, endpoints: Sequence[Endpoint], authority: str, leaf: Leaf) -> None:
     """Write the credentials, then register; a run that dies in between is completed by the next."""
+    nodes = _nodes(endpoints)
     folder = credentials.write(builder, authority, leaf)
-    buildx.register(builder, _nodes(endpoints), folder)
+    buildx.register(builder, nodes, folder)
 
 
 def register_operator(builder: str, endpoints: Sequence[Endpoint], authority: Authority, *, now: datetime) -> None:

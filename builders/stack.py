@@ -141,7 +141,9 @@ def find_project(folder: Path) -> Path | None:
 
 
 def _is_ours(path: Path) -> bool:
-    return any(line.split("#")[0].split() == ["name:", PROJECT] for line in path.read_text().splitlines())
+    return any(
+        line.split("#")[0].split() == ["name:", PROJECT] for line in path.read_text(errors="replace").splitlines()
+    )
 
 
 def open_stack(folder: Path, name: str | None, settings: Path | None) -> Stack:

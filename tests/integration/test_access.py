@@ -182,6 +182,15 @@ def test_an_invitation_that_ended_or_was_tampered_with_is_refused(authority):
     assert credentials.builders() == ()
 
 
+def test_an_invitation_to_a_platform_that_nobody_rents_leaves_nothing_behind(authority):
+    """It is read to its end before anything is written."""
+    state = stack(authority, {**NODE, "platform": "linux/riscv64", "endpoint": "tcp://127.0.0.1:1234"})
+
+    with pytest.raises(InvalidSetting, match="platform 'linux/riscv64'"):
+        access.connect_bundle(access.invite(state, "alice", lifetime=timedelta(hours=1), now=NOW), now=NOW)
+    assert credentials.builders() == ()
+
+
 def test_another_stacks_builder_of_the_same_name_is_not_taken_over(authority):
     """Nor a builder that the user made without slipway."""
     state = stack(authority, {**NODE, "endpoint": "tcp://127.0.0.1:1234"})

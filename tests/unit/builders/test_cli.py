@@ -92,6 +92,14 @@ def test_a_project_of_somebody_else_is_not_touched(capsys, tmp_path):
     assert "this is not in a Slipway project" in capsys.readouterr().err
 
 
+def test_a_project_file_may_be_of_any_encoding(capsys, tmp_path):
+    """Somebody else's is passed over, whatever is in it."""
+    (tmp_path / "Pulumi.yaml").write_bytes(b"name: slipway-f\xfcr-alle\n")
+
+    assert cli.main(["up", "-C", str(tmp_path)]) == 1
+    assert "this is not in a Slipway project" in capsys.readouterr().err
+
+
 def test_a_settings_file_that_is_not_there_is_named(capsys, tmp_path):
     """The engine would run with the defaults instead."""
     (tmp_path / "Pulumi.yaml").write_text("name: slipway\nruntime: python\n")
@@ -110,13 +118,14 @@ def test_debug_shows_where_an_error_came_from(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("not json", "error: bundle: this is no file that `slipway invite` wrote"),
-        ('{"slipway-bundle": 2}', "error: bundle: version 2 is not known, update slipway"),
+        (b"not json", "error: bundle: this is no file that `slipway invite` wrote"),
+        (b"\xc7\x00", "error: bundle: this is no file that `slipway invite` wrote"),
+        (b'{"slipway-bundle": 2}', "error: bundle: version 2 is not known, update slipway"),
     ],
 )
 def test_connect_refuses_what_is_no_bundle(text, line, capsys, monkeypatch):
     """From stdin as from a file."""
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text), encoding="utf-8"))
 
     assert cli.main(["connect", "-"]) == 2
     assert capsys.readouterr().err.splitlines()[0] == line

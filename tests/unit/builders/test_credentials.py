@@ -106,6 +106,14 @@ def test_of_two_that_write_at_once_one_pair_is_there():
             assert credentials.read("dev")
 
 
+def test_a_folder_that_no_builder_can_have_is_none_of_ours(config_home):
+    """Whoever keeps their configuration under version control can still see, build and disconnect."""
+    credentials.write("dev", AUTHORITY.certificate, _leaf())
+    (config_home / "slipway" / ".git").mkdir()
+
+    assert credentials.builders() == ("dev",)
+
+
 @pytest.mark.parametrize("builder", ["../dev", "a/b", "", "1st", ".", "a b"])
 def test_a_name_that_is_no_builder_name_is_refused(builder):
     """No name leads out of the folder."""

@@ -52,8 +52,12 @@ def test_a_bundles_key_is_not_shown():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", "null", '{"slipway-bundle": 1}', "not json", '{"slipway-bundle": 1, "name": "x", "builders": []}'],
-)
+    [
+        "", "{}", "[]", "null", '{"slipway-bundle": 1}', "not json", '{"slipway-bundle": 1, "name": "x", "builders": []}',
+        "[" * 100_000, '{"slipway-bundle": ' + "9" * 5000,
+    ],
+    ids=lambda text: text[:40],
+)  # fmt: skip
 def test_a_file_that_is_no_bundle_is_refused(text):
     """The error says how to get one."""
     with pytest.raises(InvalidSetting, match="no file that `slipway invite` wrote") as caught:

@@ -27,6 +27,15 @@ def test_what_is_remembered_is_there_until_it_is_forgotten():
     assert lagging.remembered() == (TAGS[0],)
 
 
+def test_a_line_that_is_no_tag_is_passed_over(file):
+    """Whatever bytes are in it."""
+    lagging.remember(TAGS[0])
+    with file.open("ab") as stream:
+        stream.write(b"\xc7\xff\0 not a tag\n")
+
+    assert lagging.remembered() == (TAGS[0],)
+
+
 def test_builds_side_by_side_lose_no_tag():
     """Two shells of one user."""
     with ThreadPoolExecutor(max_workers=8) as pool:

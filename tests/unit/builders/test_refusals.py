@@ -33,7 +33,13 @@ def test_refusals_add_up_and_the_same_one_is_renewed():
     assert [each.server_type for each in refusals.load(NOW + timedelta(minutes=20))] == ["cax21"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '[{"server_type": "x"}]', '{"a": 1}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "", "{", "[1]", '[{"server_type": "x"}]', '{"a": 1}',
+        '[{"server_type": "cax21", "location": "fsn1", "code": "placement_error", "until": "2026-11-23T13:00:00"}]',
+    ],
+)  # fmt: skip
 def test_a_damaged_record_is_an_empty_one(tmp_path, damage):
     """It is a cache: losing it costs one more refusal."""
     (tmp_path / "slipway").mkdir()
