@@ -28,6 +28,8 @@ _TYPES = {
 _KINDS = {token: kind for kind, token in _TYPES.items()}
 _AUTHORITY = "pulumi-python:dynamic/slipway:Authority"
 _BUILDX = "pulumi-python:dynamic/slipway:BuildxBuilder"
+# In the outputs after an update of a part (pulumi up --target): what depends on a resource that was not made.
+_UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 _SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks a special value in an export, here a secret
 
 
@@ -100,7 +102,8 @@ class State:
 
     def builders(self) -> Builders:
         """Return the buildx builders with the endpoints that colleagues are given, whether servers are there or not."""
-        return Builders.from_json(self.outputs.get("builders") or {})
+        told = self.outputs.get("builders") or {}
+        return Builders.from_json({builder: nodes for builder, nodes in told.items() if nodes})
 
     def registered(self) -> tuple[str, ...]:
         """Return the names of the buildx builders that runs of this stack registered, finished or not."""
@@ -142,9 +145,9 @@ def _resource(record: Mapping[str, Any]) -> Resource:
 
 
 def _plain(value: Any) -> Any:
-    """Replace secrets by their plain values where the export shows them, by None where it does not."""
+    """Replace secrets by their plain values where the export shows them, by None where it does not; leave out what is unknown."""
     if isinstance(value, dict):
         if _SIGNATURE in value:
             return _plain(json.loads(value["plaintext"])) if "plaintext" in value else None
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+        return {key: _plain(each) for key, each in value.items() if each != _UNKNOWN}
+    return [_plain(each) for each in value if each != _UNKNOWN] if isinstance(value, list) else value

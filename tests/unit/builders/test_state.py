@@ -108,6 +108,19 @@ def test_builders_are_what_colleagues_are_given():
     )
 
 
+def test_what_an_update_of_a_part_left_unknown_is_left_out():
+    """`pulumi up --target` leaves the engine's mark in place of what depends on a resource that was not made."""
+    unknown = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+    endpoint = {"name": "arm64-1", "endpoint": "tcp://198.51.100.11:1234", "platform": "linux/arm64"}
+    builders = {"slipway-dev": [endpoint, unknown], "slipway-dev-2": [unknown]}
+    found = state(server(1, "arm64-1"), outputs={"nodes": unknown, "builders": builders, "authority": unknown})
+
+    assert found.nodes() == ()
+    assert found.builders().builders == (("slipway-dev", (Endpoint(**endpoint),)),)
+    with pytest.raises(StackFailed, match="no output 'authority' yet"):
+        found.output("authority")
+
+
 def test_registrations_are_known_from_an_unfinished_one_too():
     """A run killed after it registered has no record of having done so."""
     pending = record(
