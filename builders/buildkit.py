@@ -35,7 +35,7 @@ from builders.buildkit_config import (
     BuildKit,
     Registry,
 )
-from builders.errors import InvalidSetting, NodeNotReady, RemoteCommandFailed, TransferRefused
+from builders.errors import InvalidCertificate, InvalidSetting, NodeNotReady, RemoteCommandFailed, TransferRefused
 from builders.platforms import parse_platform
 
 if TYPE_CHECKING:
@@ -210,18 +210,30 @@ def _find(connection: Connection, wanted: BuildKit) -> _Found:
 
 
 def _read_record(raw: str) -> _Record | None:
-    return _Record(**json.loads(raw)) if raw.strip() else None
+    """Read the record; one that is damaged, or that another version of this program wrote, is none."""
+    try:
+        return _Record(**json.loads(raw))
+    except (ValueError, TypeError):
+        return None
 
 
 def _installed(record: _Record, certificate: str, state: str) -> Installed:
     return Installed(
         version=record.version,
         certificate=certificate,
-        certificate_expires=certificates.expires(certificate) if certificate.strip() else _NEVER_VALID,
+        certificate_expires=_expires(certificate),
         configuration=_sha256(state),
         platforms=tuple(record.platforms),
         snapshotter=record.snapshotter,
     )
+
+
+def _expires(certificate: str) -> datetime:
+    """Tell when the node's certificate ends; one that is absent or damaged has ended."""
+    try:
+        return certificates.expires(certificate)
+    except InvalidCertificate:
+        return _NEVER_VALID
 
 
 def _fetch(connection: Connection, wanted: BuildKit, found: _Found, report: Callable[[str], None]) -> None:

@@ -43,3 +43,30 @@ def test_a_missing_tarball_names_the_cure(tmp_path):
     ) as caught:
         buildkit.resolve(str(tmp_path / "none"), "")
     assert "scripts/setup" in caught.value.hint
+
+
+class _Node:
+    """A connection to a node that answers the look at it with these three parts."""
+
+    def __init__(self, record, certificate):
+        self.answer = f"{record}\n\n--\n{certificate}\n\n--\nthe files\n"
+
+    def run(self, _command):
+        return self.answer
+
+
+RECORD = '{"version": "v0.32.2", "sha256": "", "platforms": ["linux/arm64"], "snapshotter": "overlayfs", "configuration": "c"}'
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"version": "v0.32.2"}', RECORD.replace("}", ', "later": 1}')])
+def test_a_record_that_cannot_be_read_is_no_completed_install(record):
+    """The next install mends it; a later version of this program may have written it."""
+    assert buildkit.observe(_Node(record, "")) is None
+
+
+@pytest.mark.parametrize("certificate", ["", "-----BEGIN CERTIFICATE-----\nMIIB\n"])
+def test_a_certificate_that_cannot_be_read_has_ended(certificate):
+    """So it is renewed."""
+    installed = buildkit.observe(_Node(RECORD, certificate))
+
+    assert (installed.version, installed.certificate_expires.year) == ("v0.32.2", 1)
