@@ -12,11 +12,13 @@ import logging
 import select
 import shlex
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import paramiko
+from paramiko.ssh_exception import PartialAuthentication
 
 from builders.errors import (
     BuilderError,
@@ -30,7 +32,7 @@ from builders.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -119,7 +121,7 @@ class Connection:
         try:
             with self._transport.open_session(timeout=timeout_s) as channel:
                 channel.settimeout(timeout_s)
-                channel.exec_command(f"export LC_ALL=C; {turn}{command}")
+                _execute(channel, f"export LC_ALL=C; {turn}{command}", deadline)
                 with suppress(OSError):  # a command that ends early closes its stdin; its exit status says why
                     for chunk in stdin:
                         channel.sendall(chunk)
@@ -174,17 +176,22 @@ def connect(
     """
     accepted = tuple(_fields(line) for line in host_keys)
     login = _load_key(private_key)
-    started = time.monotonic()
+    deadline = time.monotonic() + deadline_s
+    patience: dict[type[BuilderError], float] = {
+        NodeUnreachable: deadline
+    }  # until when such a failure may pass by itself
     pauses = _pauses()
     while True:
-        remaining_s = deadline_s - (time.monotonic() - started)
+        remaining_s = deadline - time.monotonic()
         try:
             transport = _dial(address, port, min(_DIAL_TIMEOUT_S, max(remaining_s, 0.1)))
             transport.banner_timeout = transport.auth_timeout = min(_HANDSHAKE_TIMEOUT_S, max(remaining_s, 1.0))
             return _log_in(transport, node, user=user, accepted=accepted, login=login)
         except Exception as error:
             failure = _translate(error, node)
-            if time.monotonic() - started < _patience_s(failure, deadline_s):
+            if isinstance(failure, LoginRefused):
+                patience.setdefault(LoginRefused, min(time.monotonic() + _LOGIN_GRACE_S, deadline))
+            if time.monotonic() < patience.get(type(failure), 0.0):
                 time.sleep(next(pauses))
                 continue
             if isinstance(failure, NodeUnreachable):
@@ -193,13 +200,6 @@ def connect(
                     hint="see that the server is running and that the firewall admits this machine's address",
                 )
             raise failure from error
-
-
-def _patience_s(failure: BuilderError, deadline_s: float) -> float:
-    """Tell how long after the first attempt a failure of this kind may still pass by itself."""
-    if isinstance(failure, NodeUnreachable):
-        return deadline_s
-    return min(_LOGIN_GRACE_S, deadline_s) if isinstance(failure, LoginRefused) else 0.0
 
 
 def _dial(address: str, port: int, timeout_s: float) -> paramiko.Transport:
@@ -218,14 +218,25 @@ def _log_in(
     """Check who answers, then say who we are; a failed attempt leaves no socket and no thread behind."""
     try:
         _prefer(transport.get_security_options(), [kind for kind, _ in accepted])
-        transport.start_client(timeout=transport.banner_timeout)
+        _answer(transport, transport.start_client)
         _check_host_key(transport.get_remote_server_key(), accepted, node)
-        _check_login(transport.auth_publickey(user, login), node)
+        _answer(transport, lambda event: transport.auth_publickey(user, login, event))
+        _check_login(transport, node)
         transport.set_keepalive(15)
     except BaseException:
         transport.close()
         raise
     return Connection(node, transport)
+
+
+def _answer(transport: paramiko.Transport, ask: Callable[[threading.Event], object]) -> None:
+    """Ask, and wait until the machine has answered; paramiko itself takes silence for a session without keys, or a refused login."""
+    answered = threading.Event()
+    ask(answered)
+    if not answered.wait(transport.banner_timeout):
+        raise TimeoutError
+    if not transport.is_active():
+        raise transport.get_exception() or EOFError
 
 
 def _check_host_key(key: paramiko.PKey, accepted: Sequence[tuple[str, str]], node: str) -> None:
@@ -236,12 +247,16 @@ def _check_host_key(key: paramiko.PKey, accepted: Sequence[tuple[str, str]], nod
         )
 
 
-def _check_login(further_methods: Sequence[str], node: str) -> None:
-    if further_methods:
+def _check_login(transport: paramiko.Transport, node: str) -> None:
+    if transport.is_authenticated():
+        return
+    refusal = transport.get_exception() or paramiko.AuthenticationException("Authentication failed")
+    if isinstance(refusal, PartialAuthentication):
         raise LoginRefused(
-            f"node {node}: the machine asks for {further_methods[0]} on top of the SSH key",
+            f"node {node}: the machine asks for {refusal.allowed_types[0]} on top of the SSH key",
             hint="let publickey suffice in its sshd_config",
         )
+    raise refusal
 
 
 def _prefer(options: paramiko.SecurityOptions, key_types: Sequence[str]) -> None:
@@ -277,6 +292,25 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")) or type(
         error
     ).__name__
+
+
+def _execute(channel: paramiko.Channel, command: str, deadline: float) -> None:
+    """Have a command begun; paramiko waits for the machine's word on it without end."""
+
+    def give_up() -> None:
+        with suppress(OSError, EOFError):  # it may be closed already
+            channel.close()
+
+    giving_up = threading.Timer(max(0.0, deadline - time.monotonic()), give_up)
+    giving_up.start()
+    try:
+        channel.exec_command(command)
+    except paramiko.SSHException:
+        if time.monotonic() < deadline:
+            raise
+        raise TimeoutError from None
+    finally:
+        giving_up.cancel()
 
 
 def _drain(channel: paramiko.Channel, deadline: float) -> tuple[str, str]:

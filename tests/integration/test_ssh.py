@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import io
 import logging
 import os
 import shutil
@@ -11,9 +12,11 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from builders import certificates, ssh
@@ -294,6 +297,98 @@ def test_a_key_that_is_written_late_is_waited_for(make_server):
 
     with server.connect() as connection:
         assert connection.run("echo in") == "in\n"
+
+
+def test_a_machine_that_boots_slowly_may_write_its_key_late_all_the_same(make_server, monkeypatch):
+    """The patience with a refused login begins when there is somebody to refuse it."""
+    monkeypatch.setattr(ssh, "_LOGIN_GRACE_S", 1.0)
+    server = make_server()
+    keys = server.folder / "authorized_keys"
+    content = keys.read_text()
+    keys.write_text("")
+    timers = [threading.Timer(1.5, server.start), threading.Timer(2.2, lambda: keys.write_text(content))]
+    for timer in timers:
+        timer.start()
+
+    with server.connect() as connection:
+        assert connection.run("echo in") == "in\n"
+
+
+class _Mute(paramiko.ServerInterface):
+    """A machine that does not answer when it is asked to do this, though its connections stand."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+        self.ended = threading.Event()
+
+    def _answer(self, asked: str, answer: int | bool) -> int | bool:
+        if asked == self.at:
+            self.ended.wait()
+        return answer
+
+    def get_allowed_auths(self, _user):
+        return "publickey"
+
+    def check_auth_publickey(self, _user, _key):
+        return self._answer("log in", paramiko.AUTH_SUCCESSFUL)
+
+    def check_channel_request(self, _kind, _number):
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, _channel, _command):
+        return self._answer("run", False)
+
+
+@pytest.fixture
+def mute():
+    """Give a function that connects to a machine which is mute when it is asked to do something."""
+    private, public = certificates.create_ssh_key("host")
+    login = certificates.create_ssh_key("login")[0]
+    machines, transports, sockets = [], [], []
+
+    def connect(at, **options):
+        machines.append(_Mute(at))
+
+        def serve(listening):
+            with suppress(OSError):
+                while True:
+                    transport = paramiko.Transport(listening.accept()[0])
+                    transports.append(transport)
+                    transport.add_server_key(paramiko.Ed25519Key.from_private_key(io.StringIO(private)))
+                    transport.start_server(server=machines[-1], event=threading.Event())
+
+        listening = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        sockets.append(listening)
+        return ssh.connect(
+            "amd64-1", "127.0.0.1", port=listening.getsockname()[1], host_keys=[public], private_key=login, **options
+        )
+
+    yield connect
+    for machine in machines:
+        machine.ended.set()
+    for listening in sockets:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+    for transport in transports:
+        transport.close()
+
+
+def test_a_machine_that_is_mute_while_we_log_in_is_unreachable(mute):
+    """Silence is no refusal: the key on the machine may be the right one, so no other cure is told."""
+    with pytest.raises(NodeUnreachable, match=r"within 2 s \(it did not answer in time\)$"):
+        mute("log in", deadline_s=2)
+
+
+def test_a_machine_that_does_not_begin_a_command_ends_with_the_deadline(mute, capfd):
+    """A connection that stands is no word that it works."""
+    started = time.monotonic()
+
+    with mute("run") as connection, pytest.raises(NodeNotReady, match="no answer within 1 s from `true`"):
+        connection.run("true", timeout_s=1)
+
+    assert time.monotonic() - started < 5
+    assert capfd.readouterr().err == ""
 
 
 def test_a_foreign_key_is_refused_by_name(server):
