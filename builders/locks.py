@@ -43,8 +43,10 @@ def is_dead(lock: Lock) -> bool:
 
     Containers may have the same host's name, and each sees its own processes alone: from within one nothing can be told.
     """
-    here = (pwd.getpwuid(os.getuid()).pw_name, socket.gethostname())
-    return (lock.user, lock.host) == here and not _in_container() and not _is_engine(lock.pid)
+    with suppress(KeyError):  # a container's user may have a number and no name
+        here = (pwd.getpwuid(os.getuid()).pw_name, socket.gethostname())
+        return (lock.user, lock.host) == here and not _in_container() and not _is_engine(lock.pid)
+    return False
 
 
 def _in_container() -> bool:

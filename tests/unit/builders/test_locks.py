@@ -1,6 +1,9 @@
 """Locks as the self-managed backends tell of them."""
 
-from builders.locks import Lock, parse_locks
+import os
+import socket
+
+from builders.locks import Lock, is_dead, parse_locks
 
 REFUSAL = """\
 error: could not import deployment: the stack is currently locked by 2 lock(s). Either wait for the other process(es) to end or delete the lock file with `pulumi cancel`.
@@ -27,3 +30,10 @@ def test_a_lock_reads_as_its_holder():
     lock = Lock(user="ann", host="laptop", pid=7, since="2026-11-23T23:21:00Z")
 
     assert str(lock) == "ann@laptop (process 7, since 2026-11-23T23:21:00Z)"
+
+
+def test_a_user_without_a_name_can_tell_nothing_of_a_lock(monkeypatch):
+    """As a job in a container whose number nobody gave a name."""
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+
+    assert not is_dead(Lock(user="ann", host=socket.gethostname(), pid=99999999, since="2026-11-23T23:21:00Z"))
