@@ -76,14 +76,13 @@ def _down(options: argparse.Namespace) -> int:
     plan = lifecycle.plan_down()
     output.progress("down means:")
     sys.stderr.write(f"{output.down_plan(plan)}\n")
-    if options.dry_run:
-        return 0
-    if not options.yes and (plan.going or plan.orphans):
-        _ask("remove these?")
-    lifecycle.down(plan)
+    if not options.dry_run:
+        if not options.yes and (plan.going or plan.orphans):
+            _ask("remove these?")
+        lifecycle.down(plan)
     if options.format == "json":
         output.result_json(output.down_json(plan))
-    else:
+    elif not options.dry_run:
         output.result(output.kept(plan))
     return 0
 

@@ -184,14 +184,16 @@ def test_up_down_and_both_again(project):
 
 
 def test_down_asks_and_does_nothing_where_nobody_can_answer(project):
-    """`--dry-run` shows the plan and ends there."""
+    """`--dry-run` shows the plan and ends there; as JSON it is the result."""
     project.slipway("up")
 
     out, err = project.slipway("down", code=2)
     assert (out, err.splitlines()[-2:]) == (
         "", ["error: nobody is at the terminal to confirm this", "hint: add --yes"],
     )  # fmt: skip
-    project.slipway("down", "--dry-run")
+    assert project.slipway("down", "--dry-run")[0] == ""
+    out, _ = project.slipway("down", "--dry-run", "--format", "json")
+    assert json.loads(out)["removed"] == [{"kind": "server", "name": "slipway-dev-amd64-1"}]
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
 
 
