@@ -87,6 +87,7 @@ def _down(options: argparse.Namespace) -> int:
     return 0
 
 
+@connection.guarded
 def _status(options: argparse.Namespace) -> int:
     from builders import lagging, status
 
@@ -291,7 +292,10 @@ def _write_private(path: Path, text: str) -> None:
         return
     import tempfile
 
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)

@@ -149,6 +149,23 @@ def test_a_private_file_is_replaced_whole_and_readable_for_its_owner_only(tmp_pa
     assert [each.name for each in tmp_path.iterdir()] == ["alice.slipway"]
 
 
+def test_a_private_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path):
+    """Not by that of the fresh one that would have taken its place."""
+    with pytest.raises(FileNotFoundError) as caught:
+        cli._write_private(tmp_path / "none" / "alice.slipway", "new")
+    assert caught.value.filename == f"{tmp_path}/none/alice.slipway"
+
+
+def test_status_refuses_what_is_no_repository(capsys, tmp_path, monkeypatch):
+    """Wrong usage, in one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    assert cli.main(["status", "r.example.com/app:a:b"]) == 2
+    assert "\nerror: reference 'r.example.com/app:a:b': 'a:b' is no tag\n" in capsys.readouterr().err
+
+
 def test_the_command_starts_without_its_heavy_libraries():
     """They are imported inside the verbs that need them, so that help and completion are at once."""
     script = (
