@@ -181,15 +181,18 @@ def _buildkit(value: str | None) -> dict[str, Any]:
         raise parsing.Problem(f"version: {fields['version']!r} is no version, for example v0.32.2")
     if not isinstance(fields["tarballs"], dict):
         raise parsing.Problem("tarballs: give {platform: {source, sha256}}")
-    tarballs = dict(parsing.each(fields["tarballs"].items(), lambda item: _tarball(*item)))
-    return {"buildkit_version": fields["version"], "tarballs": tarballs}
+    tarballs = parsing.each(fields["tarballs"].items(), lambda item: _tarball(*item))
+    platforms = [platform for platform, _ in tarballs]
+    if twice := sorted({str(platform) for platform in platforms if platforms.count(platform) > 1}):
+        raise parsing.Problem(f"tarballs: {', '.join(twice)} is given twice, in other words")
+    return {"buildkit_version": fields["version"], "tarballs": dict(tarballs)}
 
 
 def _tarball(name: str, entry: Any) -> tuple[Platform, Tarball]:
     what = f"tarballs: {name}"
     fields = parsing.fields(entry, ("source",), ("sha256",), what)
     source, sha256 = parsing.typed(fields, "source", str, what), parsing.typed(fields, "sha256", str, what) or ""
-    tarball = Tarball(source=source or "", sha256=sha256.removeprefix("sha256:"))
+    tarball = Tarball(source=source or "", sha256=sha256.lower().removeprefix("sha256:"))
     if not source:
         raise parsing.Problem(f"{what}: source is empty, give a URL or a file on this machine")
     if tarball.sha256 and not _SHA256.fullmatch(tarball.sha256):

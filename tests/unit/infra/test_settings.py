@@ -141,6 +141,10 @@ def test_every_problem_is_told_at_once():
             {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": null}}}'},
             "slipway:buildkit: tarballs: linux/arm64: source is empty, give a URL or a file on this machine",
         ),
+        (
+            {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": "/a"}, "arm64": {"source": "/b"}}}'},
+            "slipway:buildkit: tarballs: linux/arm64 is given twice, in other words",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_what_to_do(changes, line):
@@ -194,3 +198,11 @@ def test_a_local_tarball_needs_no_digest():
     tarball = _parse(builders=_builder(), buildkit=local).tarballs[Platform("linux", "arm64")]
 
     assert (tarball.source, tarball.sha256, tarball.is_url) == ("~/buildkit.tar.gz", "", False)
+
+
+def test_a_digest_may_be_in_capitals():
+    """As some tools write it; what is compared with it is not."""
+    entry = {"source": "https://example.com/b.tar.gz", "sha256": "SHA256:" + "AB" * 32}
+    told = json.dumps({"version": "v1", "tarballs": {"linux/arm64": entry}})
+
+    assert _parse(builders=_builder(), buildkit=told).tarballs[Platform("linux", "arm64")].sha256 == "ab" * 32
