@@ -77,8 +77,9 @@ def _down(options: argparse.Namespace) -> int:
     output.progress("down means:")
     sys.stderr.write(f"{output.down_plan(plan)}\n")
     if not options.dry_run:
-        if not options.yes and (plan.going or plan.orphans):
-            _ask("remove these?")
+        if not options.yes and (plan.going or plan.orphans) and not _confirmed("remove these?"):
+            output.progress("nothing was removed")
+            return 1
         lifecycle.down(plan)
     if options.format == "json":
         output.result_json(output.down_json(plan))
@@ -270,12 +271,11 @@ def _lifecycle(options: argparse.Namespace) -> Lifecycle:
     return Lifecycle(stack=_stack(options), environment=os.environ, report=output.progress)
 
 
-def _ask(question: str) -> None:
-    """Raise unless the answer is yes; where nobody can answer, say how to go on without asking."""
+def _confirmed(question: str) -> bool:
+    """Ask; where nobody can answer, say how to go on without asking."""
     if not sys.stdin.isatty():
         raise InvalidSetting("nobody is at the terminal to confirm this", hint="add --yes")
-    if not output.confirm(question):
-        raise KeyboardInterrupt
+    return output.confirm(question)
 
 
 def _lifetime(text: str) -> timedelta:

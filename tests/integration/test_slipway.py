@@ -197,6 +197,19 @@ def test_down_asks_and_does_nothing_where_nobody_can_answer(project):
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
 
 
+@pytest.mark.skipif(not shutil.which("script"), reason="this host lacks script(1), which makes a terminal")
+def test_who_answers_no_is_told_that_nothing_was_removed(project):
+    """Nothing was begun, so nothing was interrupted."""
+    project.slipway("up")
+    terminal = subprocess.run(
+        ["script", "-qefc", f"{sys.executable} -m builders.cli down", "/dev/null"], cwd=project.folder,
+        env={**project.environment, "TERM": "xterm"}, input=b"n\n", capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert (terminal.returncode, terminal.stdout.endswith(b"slipway: nothing was removed\r\n")) == (1, True)
+    assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
+
+
 def test_a_killed_up_is_finished_by_the_next(project):
     """The dead run's lock is cleared, its unfinished order dropped, the server that nobody recorded removed and made anew."""
     httpx.put(f"{project.cloud.control}/speed", json={"action_factor": 1})
