@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ORGANIZATION = "slipway"
+_LONGEST_NAME = 64  # of a subject (RFC 5280, ub-common-name)
 _CLOCK_SKEW = timedelta(hours=1)  # a machine that has just booted may be behind
 
 
@@ -45,7 +46,7 @@ class Leaf:
 def create_authority(name: str, *, now: datetime, days: int = 3650) -> Authority:
     """Make the authority of one stack; it may sign leaves only."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _subject(f"{name} builders")
+    subject = _subject(f"{name} builders"[:_LONGEST_NAME])
     usage = _usage(key_cert_sign=True, crl_sign=True)
     certificate = (
         _builder(subject, subject, key.public_key(), now, now + timedelta(days=days))
@@ -81,7 +82,7 @@ def issue_server(authority: Authority, names: Sequence[str], *, now: datetime, d
     key = ec.generate_private_key(ec.SECP256R1())
     alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
     certificate = _sign(
-        key.public_key(), authority, names[0][:64], ExtendedKeyUsageOID.SERVER_AUTH, now, days, alternatives
+        key.public_key(), authority, names[0][:_LONGEST_NAME], ExtendedKeyUsageOID.SERVER_AUTH, now, days, alternatives
     )
     return Leaf(certificate=_pem(certificate), key=_key_pem(key))
 

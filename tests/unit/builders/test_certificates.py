@@ -132,6 +132,15 @@ def test_keys_stay_out_of_repr(authority):
     assert "PRIVATE" not in repr(certificates.issue_client(authority, "ci", now=NOW, days=1))
 
 
+def test_a_stack_may_have_as_long_a_name_as_its_servers_can_bear():
+    """The authority's subject has at most 64 characters."""
+    authority = certificates.create_authority("slipway-" + "s" * 51, now=NOW)
+
+    assert certificates.issued_by(
+        certificates.issue_client(authority, "ci", now=NOW, days=1).certificate, authority.certificate
+    )
+
+
 def test_an_ssh_key_is_openssh_text_on_both_sides():
     """cloud-init, sshd and paramiko read these forms."""
     private, public = certificates.create_ssh_key("slipway dev")
