@@ -26,7 +26,10 @@ def greet(endpoint: str, folder: Path, *, deadline_s: float = 5) -> datetime:
     try:
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        context.set_alpn_protocols(["h2"])
+    except OSError as error:
+        raise NodeUnreachable("this machine's certificate is gone or damaged, connect again") from error
+    context.set_alpn_protocols(["h2"])
+    try:
         with (
             socket.create_connection((host, port), timeout=deadline_s) as raw,
             context.wrap_socket(raw, server_hostname=host) as connection,

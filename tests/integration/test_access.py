@@ -421,3 +421,15 @@ def test_a_nodes_certificate_that_is_not_valid_now_is_no_strangers(authority, si
         pytest.raises(NodeUnreachable, match=f"^{reason}$"),
     ):
         greeting.greet(endpoint, _hold(authority, tmp_path / "ours"))
+
+
+@pytest.mark.parametrize("damage", ["", "nonsense", None])
+def test_a_certificate_of_this_machine_that_cannot_be_used_is_not_laid_to_the_node(authority, damage, tmp_path):
+    """No node has refused it: none was asked."""
+    ours = _hold(authority, tmp_path / "ours")
+    (ours / "key.pem").unlink()
+    if damage is not None:
+        (ours / "key.pem").write_text(damage)
+
+    with pytest.raises(NodeUnreachable, match="^this machine's certificate is gone or damaged, connect again$"):
+        greeting.greet("tcp://127.0.0.1:1", ours)
