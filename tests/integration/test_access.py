@@ -431,5 +431,5 @@ def test_a_certificate_of_this_machine_that_cannot_be_used_is_not_laid_to_the_no
     if damage is not None:
         (ours / "key.pem").write_text(damage)
 
-    with pytest.raises(NodeUnreachable, match="^this machine's certificate is gone or damaged, connect again$"):
+    with pytest.raises(NodeUnreachable, match=r"^this machine's certificate is gone or damaged, connect again$"):
         greeting.greet("tcp://127.0.0.1:1", ours)
