@@ -221,8 +221,8 @@ class Machine:
             pytest.fail(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout}")
         return done
 
-    def up(self, **kwargs):
-        return self.run("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", **kwargs)
+    def up(self, *arguments, **kwargs):
+        return self.run("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *arguments, **kwargs)
 
     def destroy(self, *arguments, **kwargs):
         return self.run("pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", *arguments, **kwargs)
