@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_SERVER_NAME = 63  # of the API: a host name's label
 _STACK = re.compile(r"[A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*")  # what may stand in a host name and in a label's value
 _KINDS = ("ipv4", "ipv6")
+KEPT = "slipway-kept"  # the label of a primary IP that the state protects
 MAY_MOVE = timedelta(minutes=30)  # an address younger than this, in a place that is sold out, was hardly handed out
 
 
@@ -179,10 +180,12 @@ def _node(
 
 
 def _spare(settings: Settings, cloud: Cloud, server_name: str, kinds: Collection[str]) -> tuple[str, ...]:
-    """Return the kinds of primary IPs that are there beside those wanted, and protected: only who unprotects them gives them up."""
-    if not settings.protects_addresses:
-        return ()
-    return tuple(each for each in _KINDS if each not in kinds and cloud.primary_ip(f"{server_name}-{each}"))
+    """Return the kinds of primary IPs that are there beside those wanted, and protected: only who unprotects them gives them up.
+
+    Where the settings protect none any more, one run unprotects those that are, and the next leaves them out.
+    """
+    there = ((each, cloud.primary_ip(f"{server_name}-{each}")) for each in _KINDS if each not in kinds)
+    return tuple(each for each, found in there if found and (settings.protects_addresses or KEPT in found.labels))
 
 
 def _retired(settings: Settings, stack_name: str, cloud: Cloud, nodes: Collection[str]) -> tuple[AddressPlan, ...]:

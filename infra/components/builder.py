@@ -13,6 +13,7 @@ from pulumi import ComponentResource, ErrorHook, ErrorHookArgs, Output, Resource
 from builders import inventory, refusals
 from builders.hetzner import STOCK_CODES
 from infra import cloudinit
+from infra.plan import KEPT
 from infra.resources.buildkit import BuildKit
 from infra.resources.hostkey import BootstrapKeyRetirement, HostKey
 from infra.resources.keys import SshKeyPair
@@ -47,7 +48,7 @@ class PrimaryIps(ComponentResource):
             location=plan.location,
             auto_delete=False,
             assignee_type="server",
-            labels=labels,
+            labels={**labels, KEPT: "true"} if protect else labels,
             # The server's end of the bond changes this side too, and the server declares it.
             opts=ResourceOptions(
                 parent=self, protect=protect, ignore_changes=["assigneeId", "assigneeType", "datacenter"],

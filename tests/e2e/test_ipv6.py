@@ -63,3 +63,15 @@ def test_the_address_of_a_builder_that_is_dropped_is_kept_and_comes_back(operato
     ]
     up(2)
     assert addresses() == before
+
+
+def test_where_nothing_is_protected_any_more_it_goes_with_the_second_up(operator, cloud):
+    """The engine refuses to delete what it protects, so the first one unprotects the address of a builder dropped with it."""
+    operator.run("pulumi", "config", "set", "slipway:protect", "false")
+    operator.run("pulumi", "config", "set", "--path", "slipway:builders[0].count", "1")
+
+    operator.run("slipway", "up")
+    operator.run("slipway", "up")
+
+    assert [each["name"] for each in cloud.listing("primary_ips", "six")] == ["slipway-six-amd64-1-ipv6"]
+    assert operator.run("slipway", "down", "--yes").stdout.splitlines()[-1] == "nothing is left"

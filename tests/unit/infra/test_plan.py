@@ -140,6 +140,18 @@ def test_the_addresses_of_a_node_that_is_wanted_no_more_are_kept():
         assert _plan(replace(_settings(1), **change), *existing).retired == ()
 
 
+@pytest.mark.parametrize("change", [{"protect": False}, {"address": "ephemeral"}])
+def test_what_is_still_protected_is_left_out_only_when_it_is_no_more(change):
+    """Whoever drops a builder together with its kept address would meet the engine's refusal in this run and in every later one."""
+    existing = _kept("primary_ip", "slipway-dev-arm64-2-ipv4", "hel1")
+    settings = replace(_settings(1), **change)
+
+    made = _plan(settings, replace(existing, labels={"slipway-kept": "true"}))
+
+    assert [(each.node, each.spare) for each in made.retired] == [("arm64-2", ("ipv4",))]
+    assert _plan(settings, existing).retired == ()
+
+
 def test_an_ipv4_that_is_wanted_no_more_is_kept():
     """As above, where `keep` becomes `ipv6`."""
     existing = [_kept("primary_ip", f"slipway-dev-arm64-1-{kind}", "hel1") for kind in ("ipv4", "ipv6")]
