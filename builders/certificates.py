@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _ORGANIZATION = "slipway"
 _LONGEST_NAME = 64  # of a subject (RFC 5280, ub-common-name)
+_DAMAGED = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)  # by what cannot be read
 _CLOCK_SKEW = timedelta(hours=1)  # a machine that has just booted may be behind
 
 
@@ -108,7 +109,7 @@ def issued_by(certificate: str, authority_certificate: str) -> bool:
     """Tell whether this authority signed that certificate; dates are not looked at."""
     try:
         _load(certificate).verify_directly_issued_by(_load(authority_certificate))
-    except (ValueError, TypeError, InvalidSignature):
+    except (InvalidSignature, *_DAMAGED):
         return False
     return True
 
@@ -238,15 +239,17 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _load(certificate: str) -> x509.Certificate:
     try:
-        return x509.load_pem_x509_certificate(certificate.encode())
-    except ValueError as error:
+        loaded = x509.load_pem_x509_certificate(certificate.encode())
+        loaded.public_key()  # its key is read only when it is asked for
+    except _DAMAGED as error:
         raise InvalidCertificate("this is not a certificate in PEM form") from error
+    return loaded
 
 
 def _load_key(key: str) -> ec.EllipticCurvePrivateKey:
     try:
         loaded = serialization.load_pem_private_key(key.encode(), password=None)
-    except (ValueError, TypeError) as error:
+    except _DAMAGED as error:
         raise InvalidCertificate("this is not an unencrypted private key in PEM form") from error
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise InvalidCertificate("this private key is not an EC key")

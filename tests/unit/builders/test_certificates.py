@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -139,6 +141,26 @@ def test_a_stack_may_have_as_long_a_name_as_its_servers_can_bear():
     assert certificates.issued_by(
         certificates.issue_client(authority, "ci", now=NOW, days=1).certificate, authority.certificate
     )
+
+
+@pytest.mark.parametrize("letter", "AR")
+def test_a_damaged_letter_is_no_traceback_wherever_it_is(authority, letter):
+    """In a bundle or a file that was copied badly; what is left of it may name a version or a curve that nobody knows."""
+    leaf = certificates.issue_client(authority, "ci", now=NOW, days=1)
+
+    def damaged(text):
+        return [text[:place] + letter + text[place + 1 :] for place in range(len(text))]
+
+    for certificate in damaged(leaf.certificate):
+        with suppress(InvalidCertificate):
+            certificates.is_pair(replace(leaf, certificate=certificate))
+            certificates.expires(certificate)
+        certificates.issued_by(certificate, authority.certificate)
+    for key in damaged(leaf.key):
+        with suppress(InvalidCertificate):
+            certificates.is_pair(replace(leaf, key=key))
+    for certificate in damaged(authority.certificate):
+        certificates.issued_by(leaf.certificate, certificate)
 
 
 def test_an_ssh_key_is_openssh_text_on_both_sides():
