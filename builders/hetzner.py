@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ PUBLIC_ENDPOINT = "https://api.hetzner.cloud/v1"
 STOCK_CODES = frozenset({"resource_unavailable", "placement_error"})  # changelog: sold out, no room in a spread group
 _BUSY_CODES = frozenset({"locked", "conflict", "resource_in_use", "must_be_unassigned"})
 """An order of a killed run may still be under way, or the end of the server that an address is on."""
+
+_TOKEN = re.compile(r"[!-~]+")
 
 _T = TypeVar("_T")
 
@@ -63,6 +66,12 @@ class Hetzner:
     def __init__(self, token: str, endpoint: str | None = None) -> None:
         if not token:
             raise TokenRejected("hcloud:token: not set", code="unauthorized", hint=READ_WRITE_HINT)
+        if not _TOKEN.fullmatch(token):  # it could not be sent, and what refuses it would show it
+            raise TokenRejected(
+                "hcloud:token: it has a blank, an end of line or a letter that no token has",
+                code="unauthorized",
+                hint=READ_WRITE_HINT,
+            )
         self._endpoint = (endpoint or PUBLIC_ENDPOINT).rstrip("/")
         if not self._endpoint.startswith(("http://", "https://")):
             raise InvalidSetting(f"hcloud:endpoint: {self._endpoint!r} is no URL, for example {PUBLIC_ENDPOINT}")

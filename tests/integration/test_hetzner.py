@@ -50,6 +50,14 @@ def test_a_missing_token_is_told_before_any_call():
     assert caught.value.hint == READ_WRITE_HINT
 
 
+@pytest.mark.parametrize("token", ["secret\n", " secret", "sec\0ret", "s€cret"])
+def test_a_token_that_cannot_be_sent_is_told_before_any_call_and_not_shown(token):
+    """One read from a file ends with its line; the HTTP library shows what it refuses."""
+    with pytest.raises(TokenRejected, match="hcloud:token: it has a blank, an end of line") as caught:
+        Hetzner(token, "http://127.0.0.1:1/v1").load(LABELS)
+    assert token.strip() not in str(caught.value)
+
+
 def test_an_endpoint_that_does_not_answer_is_named():
     """With the reason."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
