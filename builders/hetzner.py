@@ -122,7 +122,7 @@ class Hetzner:
 
     def address_prices(self) -> dict[tuple[str, str], Decimal]:
         """Return what a primary IP costs a month, net, by its type (ipv4, ipv6) and location."""
-        pricing = self._call(partial(self._client.request, "GET", "/pricing"))["pricing"]
+        pricing = self._call(lambda: self._client.request("GET", "/pricing")["pricing"])
         return {
             (each["type"], price["location"]): Decimal(price["price_monthly"]["net"])
             for each in pricing["primary_ips"]
@@ -151,17 +151,28 @@ class Hetzner:
             return call()
         except APIException as error:
             code, message = str(error.code), f"Hetzner API {self._endpoint}: {error}"
+            if code == "200":  # no JSON, as of a proxy that wants a login
+                raise self._stranger() from error
             if code in {"unauthorized", "forbidden", "token_readonly"}:
                 raise TokenRejected(message, code=code, hint=READ_WRITE_HINT) from error
             raise CloudRefused(message, code=code, hint=self._advice(code)) from error
         except HCloudException as error:
             raise CloudRefused(f"Hetzner API {self._endpoint}: {error}", code="action_failed") from error
+        except (KeyError, TypeError) as error:
+            raise self._stranger() from error
         except requests.RequestException as error:
             reason = str(error).rsplit(": ", 1)[-1].rstrip("'\")") or type(error).__name__
             raise CloudUnreachable(
                 f"Hetzner API {self._endpoint}: no answer ({reason})",
                 hint="check hcloud:endpoint and the network; for the local cloud: python -m scripts.localcloud up",
             ) from error
+
+    def _stranger(self) -> CloudRefused:
+        return CloudRefused(
+            f"Hetzner API {self._endpoint}: what answers there is another service",
+            code="no_api",
+            hint=f"correct hcloud:endpoint, as in {PUBLIC_ENDPOINT}, or log in to the proxy in between",
+        )
 
     def _advice(self, code: str) -> str | None:
         if code in {"not_found", "404"} and not self._endpoint.endswith("/v1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 
 import hcloud
 import httpx
@@ -65,6 +66,32 @@ def test_an_endpoint_that_does_not_answer_is_named():
 
     with pytest.raises(CloudUnreachable, match=rf"http://127\.0\.0\.1:{port}/v1: no answer \(.*Connection refused\)"):
         Hetzner("x", f"http://127.0.0.1:{port}/v1").load(LABELS)
+
+
+@pytest.mark.parametrize("body", ["<html>log in</html>", "{}", "[]", "null"])
+def test_an_endpoint_that_is_another_service_is_told_apart(body):
+    """A proxy's page to log in, or whatever else answers well."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+
+    def answer(listening):
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(f"{head}{body}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, args=(listening,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with pytest.raises(
+            CloudRefused, match=f"Hetzner API {endpoint}: what answers there is another service"
+        ) as caught:
+            Hetzner("x", endpoint).load(LABELS)
+        with pytest.raises(CloudRefused, match="another service"):
+            Hetzner("x", endpoint).address_prices()
+        listening.shutdown(socket.SHUT_RDWR)
+    assert caught.value.hint.startswith("correct hcloud:endpoint")
 
 
 def test_an_endpoint_that_is_no_url_is_an_invalid_setting():
