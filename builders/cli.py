@@ -93,6 +93,7 @@ def _status(options: argparse.Namespace) -> int:
     from builders import lagging, status
 
     now = datetime.now(UTC)
+    lost = False
     try:
         found = status.of_stack(_stack(options).load(secrets=True), now=now)
         remark = "no builders are up; bring them up with: slipway up"
@@ -101,7 +102,10 @@ def _status(options: argparse.Namespace) -> int:
         if options.stack or options.cwd != Path() or not (found.connected or options.repositories):
             raise
         output.progress(f"{error}; showing what this machine is connected to")
-        remark = "buildx does not know these builders any more; connect again"
+        lost = bool(found.connected) and not found.nodes
+        remark = "this machine is connected to no builder"
+        if lost:
+            remark = f"buildx does not know {', '.join(found.connected)} any more; connect again"
     behind, unread = lagging.find(options.repositories, partial(_registry, options))
     if options.format == "json":
         output.result_json(found.to_json() | {"lagging": [output.lag_json(each) for each in behind]})
@@ -113,7 +117,7 @@ def _status(options: argparse.Namespace) -> int:
         output.result(f"\n{output.lags(behind, now=now)}")
     for unknown in unread:
         output.error(f"{unknown}; which tags lag behind there is not known", unknown.hint)
-    return 0 if all(node.reachable for node in found.nodes) and not unread else 1
+    return 0 if all(node.reachable for node in found.nodes) and not unread and not lost else 1
 
 
 @connection.guarded

@@ -17,6 +17,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,10 @@ def _failure(stderr: str) -> StackFailed:
     for words, message, hint in _CURES:
         if line := next((line for line in lines if words in line), None):
             return StackFailed(message.format(line=line), hint=hint)
-    return StackFailed("pulumi: " + (lines[0] if lines else "it ended badly and said nothing"))
+    if not lines:
+        return StackFailed("pulumi: it ended badly and said nothing")
+    further = takewhile(lambda line: line[:1].isspace(), lines[1:])  # as of a file of settings that cannot be read
+    return StackFailed(" ".join(["pulumi:", lines[0], *map(str.strip, further)]))
 
 
 def _hint(problems: Iterable[str]) -> str | None:

@@ -353,6 +353,20 @@ def test_without_buildx_a_colleague_is_told_so(authority, tmp_path, monkeypatch,
     assert (out, err.splitlines()[0]) == ("", "error: buildx: neither `docker buildx` nor `buildx` can be run")
 
 
+def test_a_machine_whose_builders_buildx_has_lost_is_told_so(authority, tmp_path, monkeypatch, capsys):
+    """It can build nothing, so status fails; where it never was connected, there is nothing to have been lost."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nowhere = f"127.0.0.1:{closed.getsockname()[1]}/app"
+    assert cli.main(["status", nowhere]) == 1
+    assert "\nslipway: this machine is connected to no builder\n" in capsys.readouterr().err
+    credentials.write("lost", authority.certificate, certificates.issue_client(authority, "ada", now=NOW, days=1))
+
+    assert cli.main(["status"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "slipway: buildx does not know lost any more; connect again"
+
+
 def test_a_builder_that_buildx_has_lost_hides_no_other(authority, tmp_path):
     """And is not one that this machine is connected to."""
     leaf = certificates.issue_client(authority, "ada", now=NOW, days=1)
