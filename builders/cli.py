@@ -98,8 +98,10 @@ def _status(options: argparse.Namespace) -> int:
         found = status.of_stack(_stack(options).load(secrets=True), now=now)
         remark = "no builders are up; bring them up with: slipway up"
     except StackFailed as error:  # a colleague's machine
+        if options.stack or options.cwd != Path():
+            raise
         found = status.of_machine(now=now)
-        if options.stack or options.cwd != Path() or not (found.connected or options.repositories):
+        if not (found.connected or options.repositories):
             raise
         output.progress(f"{error}; showing what this machine is connected to")
         lost = bool(found.connected) and not found.nodes

@@ -351,6 +351,8 @@ def test_without_buildx_a_colleague_is_told_so(authority, tmp_path, monkeypatch,
     assert cli.main(["status"]) == 1
     out, err = capsys.readouterr()
     assert (out, err.splitlines()[0]) == ("", "error: buildx: neither `docker buildx` nor `buildx` can be run")
+    assert cli.main(["status", "-s", "dev"]) == 1
+    assert capsys.readouterr().err.startswith("error: .: this is not in a Slipway project\n")
 
 
 def test_a_machine_whose_builders_buildx_has_lost_is_told_so(authority, tmp_path, monkeypatch, capsys):
