@@ -86,8 +86,7 @@ def status(found: Status) -> str:
     lines = [table(("BUILDER", "NODE", "PLATFORM", "ENDPOINT", "STATE", "BUILDKIT", "CERTIFICATE"), rows)]
     lines += [f"node {node.node}: {node.error}" for node in found.nodes if node.error]
     for name, days in found.connected.items():
-        state = "not connected: slipway connect" if days is None else f"connected, {_left(days)}"
-        lines.append(f"this machine, builder {name}: {state}")
+        lines.append(f"this machine, builder {name}: {_connection(days)}")
     return "\n".join(lines)
 
 
@@ -173,8 +172,14 @@ def _days(days: int | None) -> str:
     return "-" if days is None else _left(days)
 
 
+def _connection(days: int | None) -> str:
+    if days is None:
+        return "not connected: slipway connect"
+    return f"connected, {_left(days)}" if days > 0 else "its certificate ended: slipway connect"
+
+
 def _left(days: int) -> str:
-    return f"{days} days left" if days > 0 else "ended"
+    return f"{days} {'day' if days == 1 else 'days'} left" if days > 0 else "ended"
 
 
 def _coloured(text: str, colour: str) -> str:

@@ -2,6 +2,8 @@
 
 from decimal import Decimal
 
+import pytest
+
 from builders import output
 from builders.hetzner import Kept
 from builders.inventory import Node
@@ -84,11 +86,18 @@ def test_status_tells_why_a_node_is_unreachable_and_hides_no_other():
     )
 
 
-def test_status_of_a_machine_that_is_not_connected():
-    """It names the command that connects it."""
-    found = Status(nodes=(), connected={"slipway-dev": None})
-
-    assert output.status(found).endswith("this machine, builder slipway-dev: not connected: slipway connect")
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (None, "not connected: slipway connect"),
+        (0, "its certificate ended: slipway connect"),
+        (1, "connected, 1 day left"),
+        (2, "connected, 2 days left"),
+    ],
+)
+def test_status_of_this_machine_names_the_command_where_it_cannot_build(days, told):
+    """It is the same whether it never could, or no more can."""
+    assert output.status(Status(nodes=(), connected={"dev": days})).endswith(f"\nthis machine, builder dev: {told}")
 
 
 def test_the_nodes_of_an_up():
