@@ -60,18 +60,16 @@ def remembered() -> tuple[Reference, ...]:
 
 def remember(target: Reference) -> None:
     """Add a tag."""
-    with turns.taken("lagging"):
-        known = remembered()
-        if target not in known:
-            _write((*known, target))
+    if target not in remembered():
+        with turns.taken("lagging"):
+            _write((*remembered(), target))
 
 
 def forget(target: Reference) -> None:
-    """Take a tag out; one that is not there is no error."""
-    with turns.taken("lagging"):
-        known = remembered()
-        if target in known:
-            _write(each for each in known if each != target)
+    """Take a tag out; one that is not there is no error, and nothing to write."""
+    if target in remembered():
+        with turns.taken("lagging"):
+            _write(each for each in remembered() if each != target)
 
 
 def _file() -> Path:

@@ -36,6 +36,13 @@ def test_a_line_that_is_no_tag_is_passed_over(file):
     assert lagging.remembered() == (TAGS[0],)
 
 
+def test_what_was_never_remembered_is_forgotten_without_a_write(monkeypatch):
+    """A job whose home cannot be written has nothing to forget."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+
+    lagging.forget(TAGS[0])
+
+
 def test_builds_side_by_side_lose_no_tag():
     """Two shells of one user."""
     with ThreadPoolExecutor(max_workers=8) as pool:
