@@ -17,14 +17,15 @@ SUBNET_V4 = "10.83.0.0/16"
 SUBNET_V6 = "fd83:5119:3a7e::/64"
 
 # Link-local IPv6 is not in the list: the kernel never forwards it, and the builder's own falls to the input chain.
-_PRIVATE_V4 = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
+_LINK_LOCAL = "169.254.0.0/16"  # the metadata service is there; nothing opens it
+_PRIVATE_V4 = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")
 _PRIVATE_V6 = ("fc00::/7",)
 
 
 def render(*, neighbours: Sequence[str], allow: Sequence[str]) -> str:
     """Render the table; loading it replaces an older one in one step and touches no other table."""
     forward = [
-        *_addressed(neighbours, "drop"),
+        *_addressed((*neighbours, _LINK_LOCAL), "drop"),
         *_addressed(allow, "accept"),
         *_addressed((*_PRIVATE_V4, *_PRIVATE_V6), "drop"),
     ]

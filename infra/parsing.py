@@ -137,7 +137,7 @@ def cidrs(value: str | None) -> tuple[str, ...]:
     problems, networks = [], []
     for each in decoded(value, list, '["203.0.113.0/24"]'):
         try:
-            networks.append(str(ipaddress.ip_network(each)))
+            networks.append(_network(each))
         except ValueError as error:
             problems.append(f"{each!r} is no network: {error}")
     if problems:
@@ -164,3 +164,9 @@ def each(entries: Iterable[Any], parse_entry: Callable[[Any], Any]) -> tuple[Any
     if problems:
         raise Problem("\n".join(problems))
     return tuple(parsed)
+
+
+def _network(entry: Any) -> str:
+    if not isinstance(entry, str) or "%" in entry:  # Python takes numbers too, and an interface behind an address
+        raise ValueError("write it as in 203.0.113.0/24")
+    return str(ipaddress.ip_network(entry))

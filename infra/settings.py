@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "slipway"
 MAX_COUNT = 20  # of one builder; a Hetzner project starts with a limit of ten servers or fewer
+MAX_ALLOWED = 100  # networks of one rule, in the API's reference
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")  # part of a folder's name on the builder
 _REGISTRY_HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9a-fA-F:]+\](:\d+)?")
@@ -127,6 +128,8 @@ def _check_together(settings: Settings) -> None:
 
 
 def _optional_name(value: str | None) -> str | None:
+    if value == "default":
+        raise parsing.Problem("'default' is the name of Docker's own builder, choose another")
     return parsing.name(value) if value else None
 
 
@@ -146,6 +149,8 @@ def _allowed(value: str | None) -> tuple[str, ...]:
     networks = parsing.cidrs(value)
     if not networks:
         raise parsing.Problem('the list is empty, so nobody could reach a builder; everybody is ["0.0.0.0/0", "::/0"]')
+    if len(networks) > MAX_ALLOWED:
+        raise parsing.Problem(f"{len(networks)} networks, a rule of Hetzner's firewall has room for {MAX_ALLOWED}")
     return networks
 
 

@@ -86,6 +86,22 @@ def test_every_problem_is_told_at_once():
             {"allowedCidrs": "10.0.0.0/8"},
             "slipway:allowedCidrs: '10.0.0.0/8' is not a list, for example [\"203.0.113.0/24\"]",
         ),
+        (
+            {"reachablePrivateCidrs": "[5]"},
+            "slipway:reachablePrivateCidrs: 5 is no network: write it as in 203.0.113.0/24",
+        ),
+        (
+            {"reachablePrivateCidrs": '["fe80::%eth0/64"]'},
+            "slipway:reachablePrivateCidrs: 'fe80::%eth0/64' is no network: write it as in 203.0.113.0/24",
+        ),
+        (
+            {"allowedCidrs": json.dumps([f"203.0.113.{number}/32" for number in range(101)])},
+            "slipway:allowedCidrs: 101 networks, a rule of Hetzner's firewall has room for 100",
+        ),
+        (
+            {"builderName": "default"},
+            "slipway:builderName: 'default' is the name of Docker's own builder, choose another",
+        ),
         ({"builders": "[]"}, "slipway:builders: the list is empty, name at least one builder"),
         (
             {"builders": _builder(count=0)},
