@@ -60,15 +60,21 @@ def find(builder: str) -> tuple[Node, ...] | None:
     return tuple(node for node in registered.nodes if node)
 
 
+def check_free(builder: str) -> _Registered | None:
+    """Return what is registered under the name; raise BuildxFailed where that is not a builder of ours."""
+    registered = _registered(builder)
+    if registered and registered.folder is None:
+        raise BuildxFailed(
+            f"builder {builder}: buildx knows another builder of this name",
+            hint=f"remove or rename it: docker buildx rm {builder}",
+        )
+    return registered
+
+
 def register(builder: str, nodes: Sequence[Node], folder: Path, *, use: bool = False) -> None:
     """Make the builder consist of exactly these nodes, reached with the credentials in `folder`; nothing to do is no write."""
     with turns.taken("buildx"):
-        registered = _registered(builder)
-        if registered and registered.folder is None:
-            raise BuildxFailed(
-                f"builder {builder}: buildx knows another builder of this name",
-                hint=f"remove or rename it: docker buildx rm {builder}",
-            )
+        registered = check_free(builder)
         if registered and registered.folder == folder and set(registered.nodes) == set(nodes):
             if use and not registered.current:
                 _run("use", builder)

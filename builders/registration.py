@@ -46,13 +46,14 @@ def register_operator(builder: str, endpoints: Sequence[Endpoint], authority: Au
 
 
 def check_free(builder: str, authority: str) -> None:
-    """Raise InvalidSetting where credentials of another stack would be overwritten."""
+    """Raise InvalidSetting where credentials of another stack would be overwritten, BuildxFailed where a builder of the user's."""
     held = credentials.read(builder)
     if held and held.authority.strip() != authority.strip():
         raise InvalidSetting(
             f"builder {builder}: this machine is connected to another stack's builder of this name",
             hint=f"if it is no longer wanted: slipway disconnect {builder}; else choose another slipway:builderName",
         )
+    buildx.check_free(builder)
 
 
 def is_current(builder: str, endpoints: Sequence[Endpoint], authority: str, *, now: datetime) -> bool:

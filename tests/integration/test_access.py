@@ -208,6 +208,7 @@ def test_another_stacks_builder_of_the_same_name_is_not_taken_over(authority):
     )  # fmt: skip
     with pytest.raises(BuildxFailed, match="buildx knows another builder of this name"):
         access.connect_operator(state, now=NOW)
+    assert credentials.builders() == ()  # which would say that this machine is connected
 
 
 def test_taking_down_ones_own_stack_leaves_another_stacks_builder_of_the_same_name(authority):
