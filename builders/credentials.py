@@ -36,6 +36,10 @@ class Held:
     authority: str
     leaf: Leaf
 
+    def is_of(self, authority: str) -> bool:
+        """Tell whether they were given for the stack of this authority; another stack's builder may have the same name."""
+        return self.authority.strip() == authority.strip()
+
     def days_left(self, now: datetime) -> int:
         """Count the days until the certificate ends; 0 or less when it has."""
         return certificates.days_left(certificates.expires(self.leaf.certificate), now)

@@ -48,7 +48,7 @@ def register_operator(builder: str, endpoints: Sequence[Endpoint], authority: Au
 def check_free(builder: str, authority: str) -> None:
     """Raise InvalidSetting where credentials of another stack would be overwritten, BuildxFailed where a builder of the user's."""
     held = credentials.read(builder)
-    if held and held.authority.strip() != authority.strip():
+    if held and not held.is_of(authority):
         raise InvalidSetting(
             f"builder {builder}: this machine is connected to another stack's builder of this name",
             hint=f"if it is no longer wanted: slipway disconnect {builder}; else choose another slipway:builderName",
@@ -70,7 +70,7 @@ def is_registered(builder: str, endpoints: Sequence[Endpoint]) -> bool:
 def unregister(builder: str, *, of: str | None = None) -> None:
     """Remove the builder and its credentials; what is absent, or not of the authority `of`, is left as it is."""
     held = credentials.read(builder)
-    if of and held and held.authority.strip() != of.strip():
+    if of and held and not held.is_of(of):
         return
     try:
         buildx.unregister(builder)

@@ -89,9 +89,11 @@ def of_machine(*, now: datetime) -> Status:
     with ThreadPoolExecutor() as pool:
         registered = dict(zip(held, pool.map(_registered, held), strict=True))
     asked = [each for found in registered.values() for each in found]
-    connected = {builder: credentials.read(builder) if found else None for builder, found in registered.items()}
-    days = {builder: found.days_left(now) if found else None for builder, found in connected.items()}
-    return Status(nodes=_ask(asked, now), connected=days)
+    connected = {
+        builder: each.days_left(now) if found and (each := credentials.read(builder)) else None
+        for builder, found in registered.items()
+    }
+    return Status(nodes=_ask(asked, now), connected=connected)
 
 
 def _registered(builder: str) -> list[_Asked]:
@@ -122,7 +124,7 @@ def _folder(builder: str, state: State, now: datetime, passing: ExitStack) -> Pa
 def _held(builder: str, state: State) -> Held | None:
     """Return what this machine holds for the stack's builder; None too where it is another stack's of the same name."""
     held = credentials.read(builder)
-    return held if held and held.authority.strip() == state.output("authority").strip() else None
+    return held if held and held.is_of(state.output("authority")) else None
 
 
 def _days(builder: str, nodes: Sequence[Endpoint], state: State, now: datetime) -> int | None:

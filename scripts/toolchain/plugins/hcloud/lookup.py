@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scripts.toolchain.plugins.errors import ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from scripts.toolchain.plugins.hcloud.api import Api
 
@@ -24,6 +24,11 @@ async def by_id_or_name(api: Api, path: str, singular: str, plural: str, given: 
             return found
     answer = await api.get(path, name=given, **params)
     return next(iter(answer[plural]), None)
+
+
+async def identify(find: Callable[[str], Awaitable[Any]], given: str) -> str:
+    """Return the id of what is given by its id or name; what nobody has stays as it is given."""
+    return given if given.isdigit() else str((await find(given) or {}).get("id", given))
 
 
 async def server_type(api: Api, given: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Network(Resource):
 
     async def identify(self, given: str) -> str:
         """Take a name too."""
-        return given if given.isdigit() else str((await self._find(given) or {}).get("id", given))
+        return await lookup.identify(self._find, given)
 
     async def read(self, object_id: str, known: Values) -> Values | None:
         """Send GET /networks/{id}, then ?name=."""
