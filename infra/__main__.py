@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pulumi
 
-from builders import buildkit, refusals, registry_program
+from builders import buildkit, buildx, refusals, registry_program
 from builders.errors import BuilderError
 from builders.hetzner import Hetzner
 from infra import plan, settings
@@ -28,6 +28,9 @@ try:
         platform: buildkit.resolve(tarball.source, tarball.sha256) for platform, tarball in wanted.tarballs.items()
     }
     program = registry_program.pack() if wanted.registry else b""
+    if not pulumi.runtime.is_dry_run():  # a preview serves where there is no buildx too
+        for builder in planned.registrations:
+            buildx.check_free(builder)  # the registration comes last, when all is rented
 except BuilderError as error:
     raise pulumi.RunError(f"{error}\n  {error.hint}" if error.hint else str(error)) from None
 

@@ -88,6 +88,20 @@ def _on(operator, node, command):
         return connection.run(command)
 
 
+def test_a_builder_of_the_users_own_is_seen_before_anything_is_rented(make_operator, cloud):
+    """The registration comes last; by then there would be servers that nobody can build on."""
+    machine = make_operator("taken")
+    machine.run("buildx", "create", "--name", "slipway-taken", "--driver", "remote", "tcp://127.0.0.1:9")
+    before = cloud.count()
+
+    failed = machine.up(check=False)
+
+    assert failed.returncode != 0
+    assert "builder slipway-taken: buildx knows another builder of this name" in failed.stdout
+    assert "remove or rename it: docker buildx rm slipway-taken" in failed.stdout
+    assert cloud.writes(before)["writes"] == 0
+
+
 def test_every_node_is_ready_and_told_in_the_outputs(operator):
     """Name, platform, address, host key, certificate's end and BuildKit version of each node."""
     nodes = {node["name"]: node for node in operator.outputs()["nodes"]}
