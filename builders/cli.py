@@ -296,19 +296,9 @@ def _write_private(path: Path, text: str) -> None:
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         path.write_text(text)
         return
-    import tempfile
+    from builders import files
 
-    try:
-        descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
+    files.replace(path, text)
 
 
 class _VerbParser(registry.VerbParser):

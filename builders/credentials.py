@@ -5,7 +5,6 @@ A renewed certificate is a new content of the same files: buildx reads them at e
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_config_path
 
-from builders import certificates, turns
+from builders import certificates, files, turns
 from builders.certificates import Leaf
 from builders.errors import InvalidCertificate, InvalidSetting
 
@@ -110,11 +109,4 @@ def _replace(path: Path, content: str) -> None:
     with suppress(OSError, UnicodeDecodeError):
         if path.read_text() == content and path.stat().st_mode & 0o777 == 0o600:
             return
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-        Path(fresh).replace(path)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
+    files.replace(path, content)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_state_path
 
-from builders import turns
+from builders import files, turns
 from scripts.registry import lag, references
 from scripts.registry.errors import InvalidReference, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from scripts.registry.lag import Lag
     from scripts.registry.references import Reference
@@ -79,7 +77,4 @@ def _file() -> Path:
 def _write(targets: Iterable[Reference]) -> None:
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, fresh = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(descriptor, "w") as stream:
-        stream.writelines(f"{target}\n" for target in targets)
-    Path(fresh).replace(file)
+    files.replace(file, "".join(f"{target}\n" for target in targets))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
+from platformdirs import user_cache_path
 
+from builders import files, turns
 from builders.placement import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
 LIFETIME = timedelta(minutes=15)
 
 
 def _path() -> Path:
-    return Path(platformdirs.user_cache_dir("slipway")) / "refusals.json"
+    return user_cache_path("slipway") / "refusals.json"
 
 
 def load(now: datetime) -> tuple[Refusal, ...]:
@@ -44,19 +42,16 @@ def load(now: datetime) -> tuple[Refusal, ...]:
 def record(server_type: str, location: str, code: str, *, now: datetime) -> Refusal:
     """Add a refusal, dropping those that have lapsed."""
     refusal = Refusal(server_type=server_type, location=location, code=code, until=now + LIFETIME)
-    kept = [each for each in load(now) if (each.server_type, each.location) != (server_type, location)]
-    _save([*kept, refusal])
+    with turns.taken("refusals"):  # the builders of a fleet are refused side by side
+        kept = [each for each in load(now) if (each.server_type, each.location) != (server_type, location)]
+        entries = [
+            {
+                "server_type": each.server_type,
+                "location": each.location,
+                "code": each.code,
+                "until": each.until.isoformat(),
+            }
+            for each in (*kept, refusal)
+        ]
+        files.replace(_path(), json.dumps(entries))
     return refusal
-
-
-def _save(refusals: Sequence[Refusal]) -> None:
-    path = _path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    entries = [
-        {"server_type": each.server_type, "location": each.location, "code": each.code, "until": each.until.isoformat()}
-        for each in refusals
-    ]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".refusals")
-    with os.fdopen(handle, "w") as file:
-        json.dump(entries, file)
-    Path(temporary).replace(path)

@@ -1,5 +1,6 @@
 """builders.refusals: orders refused lately."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -31,6 +32,15 @@ def test_refusals_add_up_and_the_same_one_is_renewed():
     refusals.record("cax21", "fsn1", "resource_unavailable", now=NOW + timedelta(minutes=10))
 
     assert [each.server_type for each in refusals.load(NOW + timedelta(minutes=20))] == ["cax21"]
+
+
+def test_builders_that_are_refused_side_by_side_are_all_remembered():
+    """A rung that is forgotten costs another refused order."""
+    locations = [f"loc{number}" for number in range(16)]
+    with ThreadPoolExecutor(len(locations)) as pool:
+        list(pool.map(lambda each: refusals.record("cax21", each, "resource_unavailable", now=NOW), locations))
+
+    assert {each.location for each in refusals.load(NOW)} == set(locations)
 
 
 @pytest.mark.parametrize(
