@@ -108,18 +108,18 @@ def _status(options: argparse.Namespace) -> int:
         remark = "this machine is connected to no builder"
         if lost:
             remark = f"buildx does not know {', '.join(found.connected)} any more; connect again"
-    behind, unread = lagging.find(options.repositories, partial(_registry, options))
+    behind, unknown = lagging.find(options.repositories, partial(_registry, options))
     if options.format == "json":
-        output.result_json(found.to_json() | {"lagging": [output.lag_json(each) for each in behind]})
+        output.result_json(found.to_json() | output.lags_json(behind, unknown))
     elif found.nodes:
         output.result(output.status(found))
     if not found.nodes:
         output.progress(remark)
     if behind and options.format != "json":
         output.result(f"\n{output.lags(behind, now=now)}")
-    for unknown in unread:
-        output.error(f"{unknown}; which tags lag behind there is not known", unknown.hint)
-    return 0 if all(node.reachable for node in found.nodes) and not unread and not lost else 1
+    for silent in unknown.values():
+        output.error(f"{silent}; which tags lag behind there is not known", silent.hint)
+    return 0 if all(node.reachable for node in found.nodes) and not unknown and not lost else 1
 
 
 @connection.guarded

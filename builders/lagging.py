@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def find(
     repositories: Iterable[str], registry: Callable[[Callable[[], Any]], Any]
-) -> tuple[list[Lag], list[RegistryError]]:
-    """Ask for the tags that were built in part from here, and for all of `repositories`; what lags, and who did not answer."""
+) -> tuple[list[Lag], dict[Reference, RegistryError]]:
+    """Ask for the tags that were built in part from here, and for all of `repositories`; what lags, and of what it is not known."""
     places = [references.parse(each, default_tag="") for each in repositories]
     asked = [*(each for each in remembered() if each.tagged("") not in places), *places]
 
@@ -38,7 +38,7 @@ def find(
     with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
         answers = list(pool.map(ask, asked))
     lags = [each for answer in answers if isinstance(answer, list) for each in answer]
-    return lags, [each for each in answers if isinstance(each, RegistryError)]
+    return lags, {place: each for place, each in zip(asked, answers, strict=True) if isinstance(each, RegistryError)}
 
 
 def remembered() -> tuple[Reference, ...]:

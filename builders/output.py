@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from builders.inventory import Node
     from builders.lifecycle import Down
     from builders.status import Status
+    from scripts.registry.errors import RegistryError
     from scripts.registry.lag import Lag
+    from scripts.registry.references import Reference
 
 _RED, _YELLOW, _RESET = "\033[31m", "\033[33m", "\033[0m"
 
@@ -98,14 +100,21 @@ def lags(found: Sequence[Lag], *, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def lag_json(lag: Lag) -> dict[str, Any]:
-    """Return an element of `lagging` in what `slipway status --format json` prints."""
+def lags_json(found: Sequence[Lag], unknown: Mapping[Reference, RegistryError]) -> dict[str, Any]:
+    """Return what `slipway status --format json` prints of tags, and of the tags and repositories that could not be read."""
+    lagging = [
+        {
+            "tag": str(each.target),
+            "platform": str(each.platform),
+            "since": each.since.isoformat(),
+            "revision": each.revision or None,
+            "catch_up": _catch_up(each),
+        }
+        for each in found
+    ]
     return {
-        "tag": str(lag.target),
-        "platform": str(lag.platform),
-        "since": lag.since.isoformat(),
-        "revision": lag.revision or None,
-        "catch_up": _catch_up(lag),
+        "lagging": lagging,
+        "lagging_unknown": [{"reference": str(place), "error": str(error)} for place, error in unknown.items()],
     }
 
 

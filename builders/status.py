@@ -67,20 +67,19 @@ class _Asked:
 def of_stack(state: State, *, now: datetime) -> Status:
     """Ask the nodes of a stack whose secrets can be read; a machine that is not connected asks with a passing certificate."""
     up = {node.name: node for node in state.nodes()}
-    builders = [(builder, [node for node in nodes if node.name in up]) for builder, nodes in state.builders().builders]
-    with ExitStack() as passing:
-        asked = [
-            _Asked(
-                builder=builder,
-                endpoint=node,
-                version=up[node.name].buildkit_version,
-                folder=_folder(builder, state, now, passing),
-            )
-            for builder, nodes in builders
-            for node in nodes
-        ]
-        connected = {builder: _days(builder, nodes, state, now) for builder, nodes in state.builders().builders}
-        return Status(nodes=_ask(asked, now), connected=connected)
+    builders = dict(state.builders().builders)
+    with ExitStack() as passing, ThreadPoolExecutor() as pool:
+        connected = pool.map(lambda each: _days(each, builders[each], state, now), builders)  # beside the nodes
+        asked = []
+        for builder, nodes in builders.items():
+            if there := [node for node in nodes if node.name in up]:
+                folder = _folder(builder, state, now, passing)
+                asked += [
+                    _Asked(builder=builder, endpoint=node, version=up[node.name].buildkit_version, folder=folder)
+                    for node in there
+                ]
+        nodes_asked = _ask(asked, now)
+        return Status(nodes=nodes_asked, connected=dict(zip(builders, connected, strict=True)))
 
 
 def of_machine(*, now: datetime) -> Status:

@@ -357,13 +357,17 @@ def test_without_buildx_a_colleague_is_told_so(authority, tmp_path, monkeypatch,
 
 
 def test_a_machine_whose_builders_buildx_has_lost_is_told_so(authority, tmp_path, monkeypatch, capsys):
-    """It can build nothing, so status fails; where it never was connected, there is nothing to have been lost."""
+    """It can build nothing, so status fails; where it never was connected, only what a registry did not say is unknown."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as closed:
         nowhere = f"127.0.0.1:{closed.getsockname()[1]}/app"
-    assert cli.main(["status", nowhere]) == 1
-    assert "\nslipway: this machine is connected to no builder\n" in capsys.readouterr().err
+    assert cli.main(["status", nowhere, "--format", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert "\nslipway: this machine is connected to no builder\n" in err
+    [unknown] = json.loads(out)["lagging_unknown"]
+    assert unknown["reference"] == nowhere
+    assert f"error: {unknown['error']}; which tags lag behind there is not known" in err
     credentials.write("lost", authority.certificate, certificates.issue_client(authority, "ada", now=NOW, days=1))
 
     assert cli.main(["status"]) == 1
