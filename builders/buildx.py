@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builders import turns
+from builders import signals, turns
 from builders.errors import BuildxFailed, InvalidSetting
 from builders.platforms import Platform, parse_platform
 
@@ -116,14 +116,10 @@ def status(builder: str, *, deadline_s: float = 10) -> tuple[NodeStatus, ...]:
 
 def build(arguments: Sequence[str]) -> int:
     """Run a build on this terminal, its own words and signals included; return its exit code."""
-    with subprocess.Popen([*_command(), "build", *arguments]) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # buildx has had the same signal, and cancels on the nodes
-                if process.wait() == 0:
-                    return 0
-                raise
+    code, interrupted = signals.run([*_command(), "build", *arguments])  # buildx cancels on the nodes
+    if code and interrupted:
+        raise KeyboardInterrupt
+    return code
 
 
 def _arguments(node: Node, folder: Path) -> list[str]:

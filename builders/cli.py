@@ -88,6 +88,27 @@ def _down(options: argparse.Namespace) -> int:
     return 0
 
 
+def _with(options: argparse.Namespace) -> int:
+    import shutil
+
+    from builders import signals
+
+    command = options.arguments[options.arguments[:1] == ["--"] :]
+    if not command or command[0].startswith("-"):
+        raise InvalidSetting(
+            f"with: {command[0]} is no command" if command else "with: no command",
+            hint="as in: slipway -s prod with -- make release",
+        )
+    if not shutil.which(command[0]):
+        raise InvalidSetting(f"with: {command[0]} is no command on PATH")
+    with _lifecycle(options).using() as state:
+        environment = dict(os.environ)
+        if builders := state.builders().builders:
+            environment["BUILDX_BUILDER"] = builders[0][0]  # buildx takes it where no other is named
+        output.progress(f"the builders are up; running {command[0]}")
+        return signals.run(command, environment)[0]
+
+
 @connection.guarded
 def _status(options: argparse.Namespace) -> int:
     from builders import lagging, status
@@ -354,6 +375,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb("down", _down, "remove all that costs money but what is kept", "slipway down --yes", _take_down)
     verb(
+        "with", _with, "bring the builders up, run a command, and take them down again",
+        "slipway with -- make release", _take_with, passes=True,
+    )  # fmt: skip
+    verb(
         "status", _status, "show the nodes, and the tags that lag behind", "slipway status --format json", _take_status
     )
     verb(
@@ -381,6 +406,13 @@ def _take_down(down: argparse.ArgumentParser) -> None:
     connection.add_format(down)
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _take_with(with_: argparse.ArgumentParser) -> None:
+    with_.usage = "%(prog)s -- COMMAND [ARGUMENT...]"
+    with_.add_argument(
+        "arguments", metavar="COMMAND", nargs="*", help="with BUILDX_BUILDER set; its exit code is this one's"
+    )
 
 
 def _take_status(status: argparse.ArgumentParser) -> None:

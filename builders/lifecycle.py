@@ -6,20 +6,23 @@ stack's own id in the Hetzner project but are not in its state.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
-from builders import refusals, registration
-from builders.errors import StackFailed
+from builders import lease, refusals, registration, turns
+from builders.errors import BuilderError, StackFailed
 from builders.hetzner import Hetzner
 from builders.stack import Locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from builders.hetzner import Kept
+    from builders.lease import Lease
     from builders.stack import Stack
     from builders.state import Resource, State
 
@@ -63,6 +66,38 @@ class Lifecycle:
                     raise
             else:
                 return self.stack.load()
+
+    @contextmanager
+    def using(self) -> Iterator[State]:
+        """Have the builders up, and take them down afterwards, unless they were up before or somebody here still uses them."""
+
+        def waiting(what: str) -> None:
+            self.report(f"waiting, as another `slipway with` is {what}")
+
+        with lease.taken(self.stack.identity(), waiting=partial(waiting, "taking the builders down")) as held:
+            if not self.stack.load().nodes():
+                held.claim()
+            try:
+                with turns.taken(f"{held.name}-up", waiting=partial(waiting, "bringing the builders up")):
+                    state = self.up()
+                yield state
+            except BaseException:
+                try:
+                    self._leave(held)
+                except BuilderError as error:  # the first failure is the one to tell
+                    self.report(f"the builders could not be taken down: {error}")
+                raise
+            self._leave(held)
+
+    def _leave(self, held: Lease) -> None:
+        if not held.claimed:
+            self.report("the builders were up before, and stay up; to take them down: slipway down")
+        elif held.last():
+            self.report("taking the builders down")
+            self.down(self.plan_down())
+            self.report("the builders are down")
+        else:
+            self.report("another `slipway with` still uses the builders, and takes them down")
 
     def plan_down(self) -> Down:
         """Tell what `down` would do; nothing is changed."""

@@ -19,16 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from builders import diagnostics
+from builders import diagnostics, signals
 from builders.errors import API_ADVICE, InvalidSetting, StackFailed
 from builders.locks import Lock, is_dead, parse_locks
 from builders.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from types import FrameType
 
 PROJECT = "slipway"
 _PROJECT_FILES = ("Pulumi.yaml", "Pulumi.yml")
@@ -80,6 +79,12 @@ class Stack:
         """Read the whole state, with its secrets in plain if asked for."""
         return State.from_json(self._ask("stack", "export", *(["--show-secrets"] if secrets else [])))
 
+    def identity(self) -> str:
+        """Return what tells the stack from all others, whatever folder it is operated from."""
+        name = self.name or self._ask("stack", "--show-name").strip()
+        backend = json.loads(self._run("whoami", "--verbose", "--json"))["url"]
+        return f"{backend} {name}"
+
     def token_and_endpoint(self, environment: Mapping[str, str]) -> tuple[str, str | None]:
         """Return how the program reaches the Hetzner API: its settings first, then the vendor's variables."""
         asked = json.loads(self._ask("config", "--json", "--show-secrets", *self._settings()))
@@ -104,7 +109,10 @@ class Stack:
         self._operate("refresh", "--skip-preview", "--clear-pending-creates")
 
     def _ask(self, *arguments: str) -> str:
-        command = [_pulumi(), "--non-interactive", "--cwd", str(self.folder), *arguments, *self._stack()]
+        return self._run(*arguments, *self._stack())
+
+    def _run(self, *arguments: str) -> str:
+        command = [_pulumi(), "--non-interactive", "--cwd", str(self.folder), *arguments]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=_environment()
         )
@@ -204,7 +212,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, boo
     sys.stderr.flush()
     with (
         subprocess.Popen(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, env=environment) as engine,
-        _interrupts_to(engine) as signals,
+        signals.passed_on(engine, kind=signal.SIGINT) as received,  # it ends the steps under way and records them
     ):
         if engine.stderr is None:
             raise AssertionError
@@ -212,37 +220,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, boo
         while chunk := os.read(engine.stderr.fileno(), 4096):
             said += chunk
             os.write(sys.stderr.fileno(), chunk)
-        return engine.wait(), said.decode(errors="replace"), bool(signals)
-
-
-@contextmanager
-def _interrupts_to(engine: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Let the engine end in order: it finishes the steps under way and records them.
-
-    A Ctrl-C at a terminal reaches the engine by itself, being in the same process group; another would end it at once.
-    """
-    received: list[int] = []
-
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        if number == signal.SIGTERM or not _at_terminal():
-            engine.send_signal(signal.SIGINT)
-
-    handlers: dict[int, Any] = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _at_terminal() -> bool:
-    """Tell whether this process is in the foreground of a terminal, where Ctrl-C goes to the whole group."""
-    try:
-        with Path("/dev/tty").open() as terminal:
-            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    except OSError:
-        return False
+        return engine.wait(), said.decode(errors="replace"), bool(received)
 
 
 @contextmanager

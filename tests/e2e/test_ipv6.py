@@ -31,15 +31,20 @@ def test_a_builder_without_ipv4_builds(operator, cloud, tmp_path):
     assert (node["endpoint"].startswith("tcp://[2001:db8:"), node["reachable"]) == (True, True)
 
 
-def test_its_address_is_kept_for_nothing_and_comes_back(operator):
-    """`down` says what is kept; after `up` the registration is what it was."""
+def test_its_address_is_kept_for_nothing_and_comes_back_for_one_command(operator, cloud, tmp_path):
+    """`down` says what is kept; `slipway with` builds on what is registered as it was, without naming it, and takes it down."""
     before = operator.outputs()["builders"]
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
 
     said = operator.run("slipway", "down", "--yes").stdout
     assert said.splitlines()[-1] == "nothing is left but what is kept: slipway-six-amd64-1-ipv6 (free)"
 
-    operator.run("slipway", "up")
+    said = operator.run(
+        "slipway", "with", "--", "buildx", "build", "--progress", "plain", "--no-cache", tmp_path
+    ).stdout
+    assert "COPY Dockerfile /" in said
     assert operator.outputs()["builders"] == before
+    assert cloud.listing("servers", "six") == []
 
 
 def test_the_address_of_a_builder_that_is_dropped_is_kept_and_comes_back(operator, cloud):

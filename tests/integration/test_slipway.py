@@ -210,6 +210,87 @@ def test_who_answers_no_is_told_that_nothing_was_removed(project):
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
 
 
+def under_way(project, *arguments):
+    """Start `slipway with` on a command that works until the file that is returned too is there."""
+    told = project.folder / f"told-{len(list(project.folder.glob('told-*')))}"
+    done = told.with_name(f"{told.name}.done")
+    work = f"touch {told}; while [ ! -e {done} ]; do sleep 0.05; done"
+    process = project.start(*arguments, "with", "--", "sh", "-c", work)
+    deadline = time.monotonic() + 60
+    while not told.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process, done
+
+
+def test_with_has_the_builders_up_for_one_command(project):
+    """stdout and exit code are the command's; what was up before stays up, also where a killed `with` brought it up."""
+    out, err = project.slipway("-s", "dev", "with", "--", "sh", "-c", "echo built; exit 7", code=7)
+    assert (out, err.splitlines()[-1]) == ("built\n", "slipway: the builders are down")
+    assert "slipway: the builders are up; running sh\n" in err
+    assert project.names() == ["slipway-dev-amd64-1-ipv4"]
+
+    killed, _ = under_way(project)
+    kill(killed)
+    _, err = project.slipway("with", "true")
+    assert err.endswith("slipway: the builders were up before, and stay up; to take them down: slipway down\n")
+    assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
+
+
+def test_of_several_with_on_one_machine_the_last_takes_the_builders_down(project):
+    """None of them loses the builders under its command, whoever brought them up."""
+    first, first_done = under_way(project)
+    second, second_done = under_way(project, "-s", "dev")
+
+    first_done.touch()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert err.endswith("slipway: another `slipway with` still uses the builders, and takes them down\n")
+    assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
+
+    second_done.touch()
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert project.names() == ["slipway-dev-amd64-1-ipv4"]
+
+
+def test_a_with_that_is_told_to_end_ends_its_command_and_takes_the_builders_down(project):
+    """As a CI system does it."""
+    process, _ = under_way(project)
+
+    os.kill(process.pid, signal.SIGTERM)
+
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert project.names() == ["slipway-dev-amd64-1-ipv4"]
+
+
+def test_a_with_whose_up_fails_leaves_nothing_and_runs_nothing(project):
+    """The first failure is the one that is told."""
+    out, err = project.slipway("with", "echo", "built", code=1, UNUSABLE_KEY="1")
+
+    assert (out, err.splitlines()[-1].startswith("error: ")) == ("", True), err
+    assert "slipway: the builders are down\n" in err
+    assert project.listing("servers") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((), "with: no command"),
+        (("-s", "dev", "--", "make"), "with: -s is no command"),
+        (("--", "nonesuch"), "with: nonesuch is no command on PATH"),
+    ],
+)
+def test_with_needs_a_command(project, arguments, error):
+    """It is told before anything is rented."""
+    _, err = project.slipway("with", *arguments, code=2)
+
+    assert err.startswith(f"error: {error}\n")
+    assert project.names() == []
+
+
 def test_a_killed_up_is_finished_by_the_next(project):
     """The dead run's lock is cleared, its unfinished order dropped, the server that nobody recorded removed and made anew."""
     httpx.put(f"{project.cloud.control}/speed", json={"action_factor": 1})

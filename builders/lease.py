@@ -1,0 +1,56 @@
+"""Who uses a stack's builders through `slipway with` on this machine, and whether they go with the last of these users.
+
+Users share a lock on a file, which the system lets go of when a process ends, however it ends. What the file says holds while
+somebody has the lock: a chain of users that was killed leaves nothing that a later one believes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, TextIO
+
+from platformdirs import user_cache_path
+
+from builders import turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One use; `name` is the same for all users of the stack."""
+
+    name: str
+    _file: TextIO
+
+    @property
+    def claimed(self) -> bool:
+        """Whether one of the users brought the builders up."""
+        return os.fstat(self._file.fileno()).st_size > 0
+
+    def claim(self) -> None:
+        """Note that one of the users brings them up."""
+        self._file.write("up\n")
+        self._file.flush()
+
+    def last(self) -> bool:
+        """End the use; where nobody else uses them, keep newcomers waiting until this process is done."""
+        return turns.locked(self._file, fcntl.LOCK_EX)
+
+
+@contextmanager
+def taken(stack: str, *, waiting: Callable[[], None]) -> Iterator[Lease]:
+    """Use the builders of a stack; `waiting` is told where the last user is just taking them down."""
+    name = f"with-{sha256(stack.encode()).hexdigest()[:16]}"
+    with (user_cache_path("slipway", ensure_exists=True) / f"{name}.lock").open("a") as file:
+        if turns.locked(file, fcntl.LOCK_EX):
+            file.truncate(0)
+        if not turns.locked(file, fcntl.LOCK_SH):
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield Lease(name, file)
