@@ -154,25 +154,3 @@ def test_no_foreign_and_ended_certificates_are_each_refused(operator, node):
         input="x", capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert "certificate required" in without.stderr
-
-
-def test_replacing_the_authority_ends_all_invitations_and_keeps_the_addresses(operator, colleague, context):
-    """As docs/operate.md tells; whoever is invited anew builds again."""
-    slipway(colleague, "connect", "-", stdin=slipway(operator, "invite", "ada"))
-    addresses = [each["address"] for each in operator.outputs()["nodes"]]
-    [authority] = re.findall(r"urn:\S+:Authority::authority", operator.run("pulumi", "stack", "--show-urns").stdout)
-
-    slipway(operator, "down", "--yes")
-    operator.run("pulumi", "state", "unprotect", authority, "--yes")
-    operator.up("--replace", authority)
-
-    assert [each["address"] for each in operator.outputs()["nodes"]] == addresses
-    build(operator, context)
-    assert build(colleague, context, check=False).returncode != 0
-    assert "its certificate is not this stack's" in colleague.run("slipway", "status", check=False).stdout
-    bundle = slipway(operator, "invite", "ada")
-    assert "connected to another stack's builder" in slipway(colleague, "connect", "-", stdin=bundle, code=2)
-    slipway(colleague, "disconnect")
-    slipway(colleague, "connect", "-", stdin=bundle)
-    build(colleague, context)
-    assert not re.search(r"\d+ (created|updated|replaced|deleted)", operator.up().stdout)

@@ -134,9 +134,8 @@ def _stack(tmp_path, localcloud):
     stack = Stack(folder=folder, environment=environment, cloud=localcloud)
     stack.run("stack", "init", "dev")
     settings = {"endpoint": localcloud.endpoint, "pollFunction": "constant", "pollInterval": "20ms"}
-    for name, value in settings.items():
-        stack.run("config", "set", f"hcloud:{name}", value)
-    stack.run("config", "set", "--secret", "hcloud:token", localcloud.token)
+    plain = [f"--plaintext=hcloud:{name}={value}" for name, value in settings.items()]
+    stack.run("config", "set-all", *plain, f"--secret=hcloud:token={localcloud.token}")
     return stack
 
 

@@ -1,6 +1,8 @@
-"""Builders with IPv6 alone: no address costs anything, and the same one comes back."""
+"""What is kept between releases: addresses, here IPv6 alone, which costs nothing, and the authority with all that it signed."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +47,36 @@ def test_its_address_is_kept_for_nothing_and_comes_back_for_one_command(operator
     assert "COPY Dockerfile /" in said
     assert operator.outputs()["builders"] == before
     assert cloud.listing("servers", "six") == []
+
+
+def test_replacing_the_authority_ends_all_invitations_and_keeps_the_addresses(operator, tmp_path):
+    """As docs/operate.md tells; whoever is invited anew builds again."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    colleague = replace(operator, home=tmp_path / "colleague", project=None, state=None)
+
+    def build(machine, *, check=True):
+        return machine.run("buildx", "build", "--builder", "slipway-six", "--no-cache", tmp_path, check=check)
+
+    def connect(*, check=True):
+        operator.run("slipway", "invite", "ada", "--output", tmp_path / "ada.slipway")
+        return colleague.run("slipway", "connect", tmp_path / "ada.slipway", check=check)
+
+    connect()
+    addresses = [each["address"] for each in operator.outputs()["nodes"]]
+    [authority] = re.findall(r"urn:\S+:Authority::authority", operator.run("pulumi", "stack", "--show-urns").stdout)
+    operator.run("slipway", "down", "--yes")
+    operator.run("pulumi", "state", "unprotect", authority, "--yes")
+    operator.up("--replace", authority)
+
+    assert [each["address"] for each in operator.outputs()["nodes"]] == addresses
+    build(operator)
+    assert build(colleague, check=False).returncode != 0
+    assert "its certificate is not this stack's" in colleague.run("slipway", "status", check=False).stdout
+    assert "connected to another stack's builder" in connect(check=False).stdout
+    colleague.run("slipway", "disconnect")
+    connect()
+    build(colleague)
+    assert not re.search(r"\d+ (created|updated|replaced|deleted)", operator.up().stdout)
 
 
 def test_the_address_of_a_builder_that_is_dropped_is_kept_and_comes_back(operator, cloud):
