@@ -81,7 +81,7 @@ class Stack:
 
     def identity(self) -> str:
         """Return what tells the stack from all others, whatever folder it is operated from."""
-        name = self.name or self._ask("stack", "--show-name").strip()
+        name = self._ask("stack", "--show-name").strip()  # in full, however short it was typed
         backend = json.loads(self._run("whoami", "--verbose", "--json"))["url"]
         return f"{backend} {name}"
 
