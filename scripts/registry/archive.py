@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import io
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HERE = Path(__file__).parent
 _BUNDLED = ("websocket", "yaml")
@@ -59,7 +64,22 @@ def write(target: Path) -> None:
         packed.replace(target)
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the file that is named; 0 done, 1 failed, 2 usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.registry.archive",
+        description="Pack the registry's verbs into one file that needs Python 3.11 and nothing else.",
+        epilog="example: python -m scripts.registry.archive slipway-registry",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to write it")
+    target: Path = parser.parse_args(argv).file
+    try:
+        write(target.absolute())
+    except OSError as error:
+        print(f"archive: {target}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m scripts.registry.archive FILE")
-    write(Path(sys.argv[1]).absolute())
+    sys.exit(main())

@@ -23,7 +23,7 @@ def demo(tmp_path_factory):
 
 
 def _plain(line):
-    """Leave out what differs from run to run: numbers, digests, folders, colours."""
+    """Leave out what differs from run to run: numbers, digests, folders, and pulumi's and buildx's colours."""
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
     line = re.sub(r"sha256:[0-9a-f]{64}", "DIGEST", line)
     line = re.sub(r"(\S*)/slipway/demo", "STATE", line)
@@ -37,6 +37,11 @@ def test_it_does_the_main_job(demo):
     assert "compiled on aarch64" in demo.stdout
     assert "compiled on x86_64" in demo.stdout
     assert re.search(r"- 47 deleted", demo.stdout)
+
+
+def test_its_headings_are_bold_on_a_terminal_alone(demo):
+    """As the colours of every command here are."""
+    assert [line for line in demo.stdout.splitlines() if "== " in line and "\x1b" in line] == []
 
 
 @pytest.mark.usefixtures("demo")

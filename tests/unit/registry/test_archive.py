@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from scripts.registry import archive
 
 PACKAGE = Path(archive.__file__).parent
@@ -51,3 +53,19 @@ def test_it_needs_nothing_but_python(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("error: kubeconfig nowhere: no such file or directory")
     assert (tmp_path / "program.pyz").stat().st_size < 1 << 20
+
+
+def test_the_command_takes_one_file_and_no_flag_for_one(tmp_path, monkeypatch, capsys):
+    """It keeps to what every command here does: help on stdout, wrong usage is 2, a failure is a line on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    for words, code in ((["--help"], 0), ([], 2), (["--force"], 2), (["a", "b"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            archive.main(words)
+        assert ended.value.code == code
+    assert list(tmp_path.iterdir()) == []
+    capsys.readouterr()
+    assert archive.main(["no/such/program"]) == 1
+    assert capsys.readouterr().err == "archive: no/such/program: no such file or directory\n"
+    assert archive.main(["program"]) == 0
+    assert os.access("program", os.X_OK)
