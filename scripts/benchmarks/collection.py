@@ -56,8 +56,9 @@ def _case(home: Path, images: int) -> dict[str, Any]:
 
 def _tool(name: str, place: Path, made: Made) -> dict[str, Any]:
     entrypoint = run(sys.executable, "-c", "from scripts.registry import mode; print(mode.ENTRYPOINT, end='')")
-    registry = Supervised(version=VERSION, home=place, entrypoint=entrypoint).start()
+    registry = Supervised(version=VERSION, home=place, entrypoint=entrypoint)
     try:
+        registry.start()
         before = stores.blobs_of(place / "storage")
         command: list[str | Path] = [str(Path(sys.executable).parent / "slipway"), "gc", registry.host, "--now"]
         command += ["--no-backup", "--format", "json", "--mode-file", registry.mode_file, "--grace", "24h"]
@@ -87,7 +88,12 @@ def _measured(command: list[str | Path]) -> tuple[float, float, str]:
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen([str(each) for each in command], cwd=ROOT, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
         took = time.monotonic() - began
         out.seek(0)

@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmarks.stage import CACHE, CONTROL, ENDPOINT, TARBALL, Stack, local_cloud, run, timed
+from scripts.benchmarks.stage import CACHE, CONTROL, ENDPOINT, TARBALL, Stack, StageFailed, local_cloud, run, timed
 
 COUNTS = (1, 2, 4)
+_LONGEST_BOOT_S = "300"
 PHASES = {
     "PrimaryIp": "addresses",
     "Server": "servers",
@@ -77,7 +78,9 @@ def _phases(resources: list[dict[str, Any]], began: float) -> dict[str, float]:
         if phase:
             created = datetime.fromisoformat(resource["created"]).timestamp() - began
             ends[phase] = max(ends.get(phase, 0.0), created)
-    return {phase: ends[phase] for phase in PHASES.values() if phase in ends}
+    if missing := [phase for phase in PHASES.values() if phase not in ends]:
+        raise StageFailed(f"nothing in the state tells when this was done: {', '.join(missing)}")
+    return {phase: ends[phase] for phase in PHASES.values()}
 
 
 def _writes() -> int:
@@ -116,7 +119,8 @@ def _bound(home: Path, count: int) -> dict[str, float]:
 
     def boot(address: str) -> None:
         host = f"root@{address}"
-        run("sh", "-c", 'until ssh "$@" true 2>/dev/null; do sleep 0.2; done', "sh", *ssh[address], host)
+        until = 'until ssh "$@" true 2>/dev/null; do sleep 0.2; done'
+        run("timeout", _LONGEST_BOOT_S, "sh", "-c", until, "sh", *ssh[address], host)
         run("sh", "-c", 'ssh "$@" cloud-init status --wait || test $? -eq 2', "sh", *ssh[address], host)
 
     def copy(address: str) -> None:
@@ -171,7 +175,7 @@ def render(measured: dict[str, Any]) -> str:
         + "".join(f"{fleet['builders']:>4} builder{'s' if fleet['builders'] > 1 else ' '}" for fleet in fleets)
     ]
     lines += [
-        f"{'up: ' + phase:<30}" + "".join(f"{fleet['phases'].get(phase, 0):>13.1f}" for fleet in fleets)
+        f"{'up: ' + phase:<30}" + "".join(f"{fleet['phases'][phase]:>13.1f}" for fleet in fleets)
         for phase in PHASES.values()
     ]
     lines += [

@@ -21,7 +21,7 @@ from scripts.benchmarks.registries import SERVERS, Registry
 from scripts.benchmarks.stage import CACHE, ROOT, StageFailed, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 PLATFORMS = ["linux/amd64", "linux/arm64", "linux/s390x", "linux/riscv64"]
 ROUND_TRIPS_S = (0.0, 0.02)
@@ -29,14 +29,15 @@ RUNS = 5
 TAGS = 20_000
 OURS = "slipway merge"
 BUILDX, BUILDX_SAFE = "buildx create", "buildx backup+create"
-REGCTL, REGCTL_SAFE = "regctl add+delete", "regctl backup+add+delete"
+CRANE = "crane filter+append"
+REGCTL, REGCTL_SAFE = "regctl delete+add", "regctl backup+delete+add"
 _COST = re.compile(r"(\d+) round trips deep")
 _SLIPWAY = str(Path(sys.executable).parent / "slipway")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A way to put a staging tag's platform into a tag.
+    """A way to put a staging tag's platform into a tag, in the place of the image that was there.
 
     `whole`: it does all that a merge does. It backs the tag up, looks at it afterwards, and the staging tag is gone.
     """
@@ -45,36 +46,40 @@ class Tool:
     commands: tuple[tuple[str, ...], ...]
     whole: bool = False
 
-    def run(self, target: str, staging: str, environment: dict[str, str]) -> None:
-        """Run it."""
+    def run(self, words: Mapping[str, Sequence[str]], environment: dict[str, str]) -> None:
+        """Run it; each of `words` stands for what is in the commands under its name."""
         for command in self.commands:
-            run(*(part.format(target=target, staging=staging) for part in command), cwd=ROOT, env=environment)
+            run(*(word for part in command for word in words.get(part, (part,))), cwd=ROOT, env=environment)
 
 
 def _tools() -> list[Tool]:
     crane, regctl = (str(CACHE / "go" / name / name) for name in ("crane", "regctl"))
     buildx = ("buildx", "imagetools")
-    create = (*buildx, "create", "-t")
-    append = (*create, "{target}", "--append", "{staging}")
-    add, delete = (regctl, "index", "add", "{target}", "--ref", "{staging}"), (regctl, "tag", "delete", "{staging}")
+    backup = (*buildx, "create", "-t", "BACKUP", "TARGET")
+    look, create = (*buildx, "inspect", "--raw", "TARGET"), (*buildx, "create", "-t", "TARGET", "KEPT", "STAGING")
+    replace = (
+        (regctl, "index", "delete", "TARGET", "--platform", PLATFORMS[0]),
+        (regctl, "index", "add", "TARGET", "--ref", "STAGING", "--platform", PLATFORMS[0]),
+    )
+    delete = (regctl, "tag", "delete", "STAGING")
     return [
-        Tool(name=OURS, commands=((_SLIPWAY, "merge", "{target}", "--from", "{staging}"),), whole=True),
-        Tool(name=BUILDX, commands=(append,)),
+        Tool(name=OURS, commands=((_SLIPWAY, "merge", "TARGET", "--from", "STAGING"),), whole=True),
+        Tool(name=BUILDX, commands=(look, create)),
+        Tool(name=BUILDX_SAFE, commands=(backup, look, create, (*buildx, "inspect", "TARGET"))),
         Tool(
-            name=BUILDX_SAFE,
-            commands=((*create, "{target}-backup", "{target}"), append, (*buildx, "inspect", "{target}")),
+            name=CRANE,
+            commands=(
+                (crane, "index", "filter", "TARGET", "OTHERS", "-t", "TARGET"),
+                (crane, "index", "append", "TARGET", "-m", "STAGING", "-t", "TARGET"),
+            ),
         ),
-        Tool(
-            name="crane index append",
-            commands=((crane, "index", "append", "{target}", "-m", "{staging}", "-t", "{target}"),),
-        ),
-        Tool(name=REGCTL, commands=(add, delete)),
+        Tool(name=REGCTL, commands=(*replace, delete)),
         Tool(
             name=REGCTL_SAFE,
             commands=(
-                (regctl, "image", "copy", "{target}", "{target}-backup"),
-                add,
-                (regctl, "manifest", "get", "{target}"),
+                (regctl, "image", "copy", "TARGET", "BACKUP"),
+                *replace,
+                (regctl, "manifest", "get", "TARGET"),
                 delete,
             ),
             whole=True,
@@ -100,9 +105,10 @@ def measure() -> dict[str, Any]:
 
 def _server(version: str, home: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the cases of one registry, and what a merge alone costs there."""
-    registry = Registry(version=version, home=home / version).start()
+    registry = Registry(version=version, home=home / version)
     cases = []
     try:
+        registry.start()
         for round_trip_s in ROUND_TRIPS_S:
             with Proxy(target=registry.host, round_trip_s=round_trip_s) as proxy:
                 environment = _environment(home, proxy.host)
@@ -153,10 +159,13 @@ def _case(
             repository = f"r{time.monotonic_ns()}"
             registry.push_index(repository, "1", PLATFORMS[:platforms], attest=attestations)
             registry.push_index(repository, "s", PLATFORMS[:1], text=f"new {number}", attest=attestations)
+            words = _words(registry, f"{proxy.host}/{repository}", repository)
+            wanted = registry.images(repository, "1") | registry.images(repository, "s")
             proxy.reset()
             began = time.monotonic()
-            tool.run(f"{proxy.host}/{repository}:1", f"{proxy.host}/{repository}:s", environment)
+            tool.run(words, environment)
             took = time.monotonic() - began
+            _check(tool, registry, repository, wanted)
             figures.setdefault(tool.name, []).append((took, len(proxy.requests), proxy.up_bytes, proxy.down_bytes))
     whole = {tool.name: tool.whole for tool in _tools()}
     return {
@@ -169,6 +178,32 @@ def _case(
         }
         for name, runs in figures.items()
     }
+
+
+def _words(registry: Registry, name: str, repository: str) -> dict[str, list[str]]:
+    """Return what the tools' commands name; KEPT and OTHERS are what stays of the tag, for those that have to be told."""
+    kept = [each for each in registry.index(repository, "1")["manifests"] if not _is_replaced(each)]
+    others = [each for each in registry.images(repository, "1") if each != PLATFORMS[0]]
+    return {
+        "TARGET": [f"{name}:1"],
+        "STAGING": [f"{name}:s"],
+        "BACKUP": [f"{name}:1-backup"],
+        "KEPT": [f"{name}@{each['digest']}" for each in kept],
+        "OTHERS": [word for each in others for word in ("--platform", each)],
+    }
+
+
+def _is_replaced(descriptor: Mapping[str, Any]) -> bool:
+    return f"{descriptor['platform']['os']}/{descriptor['platform']['architecture']}" == PLATFORMS[0]
+
+
+def _check(tool: Tool, registry: Registry, repository: str, wanted: Mapping[str, list[str]]) -> None:
+    """Raise StageFailed where a tool ended well and did not do what it is timed for."""
+    found = registry.images(repository, "1")
+    if found != wanted:
+        raise StageFailed(f"{tool.name}: the tag has {found} instead of {wanted}")
+    if tool.whole and ("s" in (tags := registry.tags(repository)) or not any("backup" in each for each in tags)):
+        raise StageFailed(f"{tool.name}: with a backup and without the staging tag there would not be {sorted(tags)}")
 
 
 def _environment(home: Path, host: str = "") -> dict[str, str]:
@@ -193,8 +228,9 @@ def _start_up(home: Path) -> float:
 
 def _many_tags(home: Path) -> dict[str, int]:
     """Count the requests of a merge in a repository of one tag, and in one of very many."""
-    registry = Registry(version="2.8", home=home / "tags").start()
+    registry = Registry(version="2.8", home=home / "tags")
     try:
+        registry.start()
         with Proxy(target=registry.host) as proxy:
             environment, counts = _environment(home), {}
             for tags in (1, TAGS):
@@ -203,7 +239,7 @@ def _many_tags(home: Path) -> dict[str, int]:
                 registry.push_index(name, "s", PLATFORMS[:1], text="new")
                 registry.multiply_tag(name, "1", tags)
                 proxy.reset()
-                _tools()[0].run(f"{proxy.host}/{name}:1", f"{proxy.host}/{name}:s", environment)
+                _tools()[0].run(_words(registry, f"{proxy.host}/{name}", name), environment)
                 counts[f"{tags}"] = len(proxy.requests)
             return counts
     finally:

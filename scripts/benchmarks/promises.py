@@ -54,14 +54,14 @@ def _requests(budgets: Sequence[Mapping[str, Any]]) -> Iterator[Promise]:
                     most[each["platforms"]] = max(most.get(each["platforms"], 0), each["requests"])
             yield Promise(
                 what=f"{source}, registry {version}: at most {more} + 2P requests for P platforms",
-                held=bool(most) and all(count <= more + 2 * platforms for platforms, count in most.items()),
+                held=bool(most) and all(0 < count <= more + 2 * platforms for platforms, count in most.items()),
                 seen=", ".join(f"{count} of {more + 2 * platforms}" for platforms, count in sorted(most.items())),
             )
 
 
 def _depth(budgets: Sequence[Mapping[str, Any]]) -> Promise:
-    deepest = max(each["round trips"] for each in budgets)
-    return Promise(what=f"at most {DEEPEST} round trips deep", held=deepest <= DEEPEST, seen=f"{deepest}")
+    deepest = max((each["round trips"] for each in budgets), default=0)
+    return Promise(what=f"at most {DEEPEST} round trips deep", held=0 < deepest <= DEEPEST, seen=f"{deepest}")
 
 
 def _times(cases: Sequence[Mapping[str, Any]], ours: str, near: Sequence[str], far: Sequence[str]) -> Iterator[Promise]:
@@ -98,7 +98,10 @@ def _writers(races: Sequence[Mapping[str, Any]]) -> Iterator[Promise]:
         yield Promise(
             what=f"{race['writers']} writers of 2 architectures, registry {race['registry']}: what was acknowledged is "
             "there or reported superseded",
-            held=bool(race["acknowledged"]) and not race["lost"] and not race["unreadable"] and race["platforms"] == 2,
+            held=2 * race["acknowledged"] > race["writers"]
+            and not race["lost"]
+            and not race["unreadable"]
+            and race["platforms"] == 2,
             seen=f"{', '.join(f'{race[fate]} {fate}' for fate in fates)}; {race['seconds']:.0f} s",
         )
 
@@ -107,6 +110,6 @@ def _tags(counts: Mapping[str, int]) -> Promise:
     few, many = min(counts, key=int), max(counts, key=int)
     return Promise(
         what=f"a repository of {many} tags costs no more requests than one of {few}",
-        held=counts[many] <= counts[few],
+        held=few != many and 0 < counts[many] <= counts[few],
         seen=f"{counts[many]} and {counts[few]}",
     )

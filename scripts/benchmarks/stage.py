@@ -50,8 +50,8 @@ def timed(*command: str | Path, **options: Any) -> float:
 def local_cloud(state: Path) -> Iterator[None]:
     """Have a local cloud of our own."""
     command = (sys.executable, "-m", "scripts.localcloud")
-    run(*command, "up", "--state", state)
     try:
+        run(*command, "up", "--state", state)
         yield
     finally:
         run(*command, "down", "--state", state)

@@ -33,8 +33,9 @@ class Writer:
 def measure(slipway: str, environment: Mapping[str, str], home: Path) -> Iterator[dict[str, Any]]:
     """Let the writers loose on a registry of each version."""
     for version in SERVERS:
-        registry = Registry(version=version, home=home / f"writers-{version}").start()
+        registry = Registry(version=version, home=home / f"writers-{version}")
         try:
+            registry.start()
             yield {"registry": version, **_race(registry, slipway, environment)}
         finally:
             registry.stop()

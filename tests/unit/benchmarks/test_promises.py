@@ -65,7 +65,9 @@ def test_a_run_that_holds_everything_says_so_with_its_numbers():
         (("writers", 0, "unreadable"), 1, "100 writers"),
         (("writers", 0, "platforms"), 1, "100 writers"),
         (("writers", 0, "acknowledged"), 0, "100 writers"),
+        (("writers", 0, "acknowledged"), 50, "100 writers"),
         (("tags", "20000"), 18, "20000 tags"),
+        (("tags", "20000"), 0, "20000 tags"),
     ],
 )
 def test_each_promise_can_be_broken(place, value, broken):
@@ -84,7 +86,10 @@ def test_each_promise_can_be_broken(place, value, broken):
 
 
 def test_what_was_not_measured_is_not_held():
-    """Neither registry's budget, nor a peer's time."""
+    """Neither registry's budget, nor a peer's time; a count of nothing is no count."""
+    unmeasured = HELD | {"budgets": [], "tags": {"1": 17}}
+    assert [each["held"] for each in _judge(unmeasured)] == [False] * 5 + [True] * 5 + [False]
+
     measured = HELD | {"budgets": HELD["budgets"][:1], "cases": HELD["cases"][:1]}
 
     assert [each["held"] for each in _judge(measured)] == [
