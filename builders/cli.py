@@ -77,7 +77,7 @@ def _down(options: argparse.Namespace) -> int:
     output.progress("down means:")
     sys.stderr.write(f"{output.down_plan(plan)}\n")
     if not options.dry_run:
-        if not options.yes and (plan.going or plan.orphans) and not _confirmed("remove these?"):
+        if not options.yes and plan.takes_something and not _confirmed("remove these?"):
             output.progress("nothing was removed")
             return 1
         lifecycle.down(plan)

@@ -26,14 +26,25 @@ if TYPE_CHECKING:
     from builders.stack import Stack
     from builders.state import Resource, State
 
+_UNAUTHORIZED = "(unauthorized"  # the API's code, as the provider tells it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Down:
-    """What taking a stack down means: what goes, what stays and its price a month, what a killed run left."""
+    """What taking a stack down means: what goes, what stays and its price a month, what a killed run left.
+
+    `registry`: the host of the one on a cluster, and whether it stays.
+    """
 
     going: tuple[Resource, ...]
     staying: tuple[tuple[Resource, Decimal], ...]
     orphans: tuple[Kept, ...]
+    registry: tuple[str, bool] | None = None
+
+    @property
+    def takes_something(self) -> bool:
+        """Tell whether anything is there to go."""
+        return bool(self.going or self.orphans or (self.registry and not self.registry[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +119,7 @@ class Lifecycle:
             going=tuple(each for each in state.in_cloud() if not each.protect),
             staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
             orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
+            registry=state.registry,
         )
 
     def down(self, plan: Down) -> None:
@@ -142,10 +154,25 @@ class Lifecycle:
     def _unlocked(self, operation: Callable[[], None]) -> None:
         """Run an operation of the engine; where a dead run's lock is in its way, finish that run first."""
         try:
-            operation()
+            self._authorized(operation)
         except Locked as lock:
             self._clear(lock)
             self._recover()
+            self._authorized(operation)
+
+    def _authorized(self, operation: Callable[[], None]) -> None:
+        """Run an operation of the engine; where the token on record was revoked, put the one that is set on record first.
+
+        The engine looks at what exists, as it does at the beginning of every run, with the token of the run before.
+        """
+        try:
+            operation()
+        except StackFailed as error:
+            if _UNAUTHORIZED not in str(error) or not (providers := self.stack.load().providers):
+                raise
+            self._cloud().existing({"slipway-id": "none"})  # TokenRejected, if it is the one that is set
+            self.report("the token on record is refused; recording the one that is set")
+            self.stack.record(providers)
             operation()
 
     def _clear(self, lock: Locked) -> None:
@@ -161,10 +188,10 @@ class Lifecycle:
             self.report(f"dropping {len(state.pending)} unfinished operation(s) of a killed run")
             # The engine does it under its lock: a state that was read here and written back could undo somebody's work.
             try:
-                self.stack.refresh()
+                self._authorized(self.stack.refresh)
             except Locked as lock:
                 self._clear(lock)
-                self.stack.refresh()
+                self._authorized(self.stack.refresh)
             state = self.stack.load()
         self._remove_orphans(state)
 

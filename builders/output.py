@@ -142,6 +142,11 @@ def down_plan(plan: Down) -> str:
             for each, price in plan.staying
         ),
     ]
+    if plan.registry:
+        host, stays = plan.registry
+        lines.append(
+            f"  registry {host}: kept, protected" if stays else f"- registry {host}: its volume stays in the cluster"
+        )
     return "\n".join(lines or ["nothing of the stack is in the Hetzner project"])
 
 
@@ -149,6 +154,8 @@ def kept(plan: Down) -> str:
     """Render what still costs something after a `down`."""
     total = sum((price for _, price in plan.staying), start=0 * (plan.staying[0][1] if plan.staying else 0))
     names = ", ".join(sorted(each.inputs.get("name", each.name) for each, _ in plan.staying))
+    if plan.registry and plan.registry[1]:
+        names += f"{', ' * bool(names)}registry {plan.registry[0]}"
     price = f"{_monthly(total)} in all" if total else _monthly(total)
     return f"nothing is left but what is kept: {names} ({price})" if names else "nothing is left"
 
@@ -162,6 +169,7 @@ def down_json(plan: Down) -> dict[str, Any]:
             {"kind": each.kind, "name": each.inputs.get("name", each.name), "price_monthly_net": f"{price:.4f}"}
             for each, price in plan.staying
         ],
+        "registry": {"host": plan.registry[0], "kept": plan.registry[1]} if plan.registry else None,
     }
 
 

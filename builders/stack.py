@@ -100,6 +100,10 @@ class Stack:
         """Run the program and make what it declares; the engine's display goes to stderr."""
         self._operate("up", "--skip-preview")
 
+    def record(self, urns: Iterable[str]) -> None:
+        """Put some resources alone on record as the program declares them now, without a look at any other."""
+        self._operate("up", "--skip-preview", "--refresh=false", *(word for urn in urns for word in ("--target", urn)))
+
     def destroy(self) -> None:
         """Remove everything that is not protected."""
         self._operate("destroy", "--skip-preview", "--exclude-protected")

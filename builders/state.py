@@ -27,6 +27,8 @@ _TYPES = {
 }
 _KINDS = {token: kind for kind, token in _TYPES.items()}
 _AUTHORITY = "pulumi-python:dynamic/slipway:Authority"
+_DEPLOYMENT = "kubernetes:apps/v1:Deployment"
+_PROVIDER = "pulumi:providers:hcloud"
 _BUILDX = "pulumi-python:dynamic/slipway:BuildxBuilder"
 # In the outputs after an update of a part (pulumi up --target): what depends on a resource that was not made.
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -43,6 +45,7 @@ class Resource:
     protect: bool
     inputs: Mapping[str, Any] = field(repr=False)
     outputs: Mapping[str, Any] = field(repr=False)
+    urn: str = ""
 
     @property
     def kind(self) -> str | None:
@@ -111,6 +114,17 @@ class State:
         return tuple(sorted({name for name in names if name} | {name for name, _ in self.builders().builders}))
 
     @property
+    def registry(self) -> tuple[str, bool] | None:
+        """The host of the registry that is on record on a cluster, and whether it is protected; None where there is none."""
+        found = next((each for each in self.resources if each.type == _DEPLOYMENT), None)
+        return (str(self.outputs.get("registry") or found.name), found.protect) if found else None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The URNs of what holds the token that resources on record are read and deleted with."""
+        return tuple(each.urn for each in self.resources if each.type == _PROVIDER)
+
+    @property
     def authority(self) -> str | None:
         """The certificate of the stack's authority, None before it has one."""
         found = (each.outputs.get("certificate") for each in self.resources if each.type == _AUTHORITY)
@@ -141,6 +155,7 @@ def _resource(record: Mapping[str, Any]) -> Resource:
         protect=bool(record.get("protect")),
         inputs=_plain(record.get("inputs") or {}),
         outputs=_plain(record.get("outputs") or {}),
+        urn=record["urn"],
     )
 
 

@@ -20,6 +20,9 @@ import httpx
 import pytest
 
 from builders.locks import Lock, is_dead
+from scripts.localcloud.hypervisor import NoMachines
+from scripts.localcloud.server import background
+from scripts.localcloud.settings import Settings
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(180)]
 
@@ -176,6 +179,7 @@ def test_up_down_and_both_again(project):
     assert json.loads(out) == {
         "removed": [],
         "kept": [{"kind": "primary_ip", "name": "slipway-dev-amd64-1-ipv4", "price_monthly_net": "0.5000"}],
+        "registry": None,
     }
     assert project.slipway("status")[1] == "slipway: no builders are up; bring them up with: slipway up\n"
 
@@ -457,6 +461,26 @@ def test_what_the_provider_is_refused_is_told_with_the_resource_and_the_cure(pro
 
     assert error.startswith("error: Server amd64-1: servers limit exceeded (0) (resource_limit_exceeded, ")
     assert hint == "hint: ask Hetzner for a higher limit of the project, or lower the count in slipway:builders"
+
+
+def test_a_token_that_was_revoked_stops_neither_up_nor_down(project):
+    """The state has the one of the last run, and the engine looks at what exists with it before the program tells the new one."""
+    settings = Settings(port=0, control_port=0, action_factor=0.005, watch_s=0.1)
+    with background(settings, NoMachines()) as cloud:
+
+        def rotate(token):
+            object.__setattr__(settings, "tokens", (token,))
+            set_ = ["pulumi", "config", "set", "--plaintext"]
+            for key, value in {"hcloud:endpoint": cloud.endpoint, "hcloud:token": token}.items():
+                subprocess.run([*set_, key, value], cwd=project.folder, env=project.environment, check=True)
+
+        rotate("a" * 64)
+        project.slipway("up")
+        rotate("b" * 64)
+        _, err = project.slipway("up")
+        assert "slipway: the token on record is refused; recording the one that is set" in err.splitlines()
+        rotate("c" * 64)
+        project.slipway("down", "--yes")
 
 
 def test_what_the_program_says_ends_the_output_in_one_line(project):

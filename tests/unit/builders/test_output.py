@@ -57,7 +57,25 @@ def test_down_as_json():
             {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv4", "price_monthly_net": "0.5000"},
             {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv6", "price_monthly_net": "0.0000"},
         ],
+        "registry": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("stays", "line", "left"),
+    [
+        (True, "  registry r.example.com: kept, protected", " but what is kept: registry r.example.com (free)"),
+        (False, "- registry r.example.com: its volume stays in the cluster", ""),
+    ],
+)
+def test_down_tells_of_the_registry_too(stays, line, left):
+    """It is in no Hetzner project, and whoever confirms has to know."""
+    plan = Down(going=(), staying=(), orphans=(), registry=("r.example.com", stays))
+
+    assert output.down_plan(plan) == line
+    assert output.kept(plan) == f"nothing is left{left}"
+    assert plan.takes_something is not stays
+    assert output.down_json(plan)["registry"] == {"host": "r.example.com", "kept": stays}
 
 
 def test_status_tells_why_a_node_is_unreachable_and_hides_no_other():

@@ -130,6 +130,15 @@ def test_registrations_are_known_from_an_unfinished_one_too():
     assert state(pending=[pending]).registered() == ("slipway-dev",)
 
 
+def test_the_registry_is_known_from_its_deployment():
+    """An output alone may be of one that was taken away."""
+    deployment = {"type": "kubernetes:apps/v1:Deployment", "urn": "urn:pulumi:dev::slipway::Deployment::registry"}
+
+    assert state(outputs={"registry": "r.example.com"}).registry is None
+    found = state(deployment | {"protect": True}, outputs={"registry": "r.example.com"})
+    assert found.registry == ("r.example.com", True)
+
+
 def test_an_output_that_is_not_there_yet_says_what_to_do():
     """A stack that was never brought up has no authority to sign with."""
     with pytest.raises(StackFailed, match="no output 'authority' yet") as caught:
