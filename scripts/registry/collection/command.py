@@ -40,7 +40,9 @@ def take(gc: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--stop-limit", default="1h", metavar="TIME", help="how long writes may be stopped at most (1h)"
     )
-    limits.add_argument("--max-share", type=float, default=50, metavar="PERCENT", help="of all blobs that may go (50)")
+    limits.add_argument(
+        "--max-share", type=float, default=50, metavar="PERCENT", help="how much of all blobs may go (50)"
+    )
     backups = gc.add_argument_group("backups", "each tag that changed is backed up first, as `slipway backup` does")
     backups.add_argument("--no-backup", action="store_true", help="take none")
     backups.add_argument("--backups", type=int, default=10, metavar="N", help="backups of a tag that stay (10)")
@@ -111,6 +113,10 @@ def _order(options: argparse.Namespace) -> Any:
         raise InvalidReference(f"--max-share {options.max_share:g}: say a share of all blobs from 1 to 100")
     if options.keep_last < 0:
         raise InvalidReference(f"--keep-last {options.keep_last}: say how many tags stay, 1 or more")
+    if options.backups < 1:
+        raise InvalidReference(
+            f"--backups {options.backups}: the newest always stays; say 1 or more", hint="--no-backup takes none"
+        )
     stop_limit_s = int(duration(options.stop_limit))
     if stop_limit_s < 10:
         raise InvalidReference(f"--stop-limit {options.stop_limit}: a roll alone takes longer; say 1m or more")
@@ -121,7 +127,7 @@ def _order(options: argparse.Namespace) -> Any:
         keep_within_s=duration(options.keep_within) if options.keep_within else 0,
         backups_within_s=backups_within_s,
     )
-    policy = Policy(keep=max(options.backups, 1), within=timedelta(seconds=backups_within_s))
+    policy = Policy(keep=options.backups, within=timedelta(seconds=backups_within_s))
     return Order(
         host=options.registry,
         rules=Rules(grace_s=int(duration(options.grace)), keep=_listed(options.keep_list), retention=retention),

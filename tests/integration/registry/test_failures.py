@@ -58,6 +58,7 @@ def _whole(server, repository, tag):
         (["untag", "{h}/{r}", "--all-with-prefix", ""], 2, "every tag begins so"),
         (["untag", "{h}/{r}:1", "--all-with-prefix", "x"], 2, "name the repository alone"),
         (["backup", "{h}/{r}", "--keep", "0"], 2, "say 1 or more"),
+        (["gc", "{h}", "--mode-file", "mode", "--backups", "0"], 2, "say 1 or more"),
         (["backup", "{h}/{r}:none"], 1, "not found"),
         (["backup", "{h}/{r}@sha256:" + "a" * 64], 2, "name the tag"),
         (["restore", "{h}/{r}@sha256:" + "a" * 64], 2, "name the tag"),
