@@ -49,11 +49,14 @@ class VerbParser(argparse.ArgumentParser):
         self.take(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as ever."""
+        """Parse as ever, but end here where something is not known, with this verb's usage."""
         if not self.laid_out:
             self.laid_out = True
             self.lay_out()
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def add_verb(verbs: Any, name: str, run: Run, purpose: str, example: str, take: Take) -> Any:

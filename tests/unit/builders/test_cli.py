@@ -44,6 +44,17 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_flag_that_a_verb_does_not_know_is_answered_with_its_usage(capsys):
+    """And not with the list of verbs, which does not tell what the verb knows."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["down", "--force"])
+
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: slipway down ")
+    assert said.endswith("slipway down: error: unrecognized arguments: --force\n")
+
+
 def test_folder_and_stack_may_stand_before_the_verb_or_after():
     """As with pulumi itself."""
     before = cli._parser().parse_args(["-C", "here", "-s", "dev", "status"])
