@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _BLOB = re.compile(r"^blob eligible for deletion: (\S+)", re.MULTILINE)
 _MANIFEST = re.compile(r"^manifest eligible for deletion: (\S+)", re.MULTILINE)
-_SUMMARY = re.compile(r"^(\d+) blobs marked, (\d+) blobs and (\d+) manifests eligible for deletion", re.MULTILINE)
+_SUMMARY = re.compile(r"^\d+ blobs marked, (\d+) blobs and \d+ manifests eligible for deletion", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +23,15 @@ class Announced:
 
     blobs: frozenset[str]
     manifests: frozenset[str]
-    marked: int
 
 
 def parse(printed: str) -> Announced:
     """Read what `garbage-collect` printed; CollectionStopped where it did not say how much it takes."""
     summary = _SUMMARY.search(printed)
     blobs = frozenset(_BLOB.findall(printed))
-    if not summary or len(blobs) != int(summary[2]):
+    if not summary or len(blobs) != int(summary[1]):
         raise CollectionStopped("the registry's garbage-collect did not say what it would take; nothing was deleted")
-    return Announced(blobs=blobs, manifests=frozenset(_MANIFEST.findall(printed)), marked=int(summary[1]))
+    return Announced(blobs=blobs, manifests=frozenset(_MANIFEST.findall(printed)))
 
 
 def check(announced: Announced, plan: Plan, store: Store, *, grace_s: int) -> None:

@@ -118,8 +118,9 @@ def _own(
             digest for tag in kept if backup.is_backup(tag) for digest in children.get(_named(repository, tag), ())
         }
         for tag in [each for each in kept if backup.is_image(each) and _named(repository, each) not in needed]:
-            gone[tag] = "no backup needs it any more"
-            del kept[tag]
+            if now - ours[tag] > grace_s:  # a backup that is being taken needs it next
+                gone[tag] = "no backup needs it any more"
+                del kept[tag]
     return Decision(kept=kept, gone=gone)
 
 

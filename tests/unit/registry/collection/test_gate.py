@@ -22,7 +22,7 @@ def _printed(*blobs, manifests=(), count=None):
     return "\n".join([*lines, *(f"blob eligible for deletion: {each}" for each in blobs)])
 
 
-def _check(printed, *, frees=(A,), live=(B,), written=0):
+def _check(printed, *, frees=(A,), live=(B,), written=NOW - 61):
     plan = Plan(
         unlink=(),
         untag={},
@@ -72,6 +72,7 @@ def test_what_does_not_say_how_much_it_takes_is_not_trusted(printed):
 def test_a_share_above_the_limit_is_refused():
     """445 GB that become 4 GB are an accident."""
     gate.check_share(50, 100, largest=0.5)
+    gate.check_share(0, 0, largest=0.5)
     with pytest.raises(CollectionStopped, match="51% of all blobs, more than 50%"):
         gate.check_share(51, 100, largest=0.5)
 

@@ -111,6 +111,21 @@ def test_an_image_that_lost_its_tag_before_the_grace_time_goes():
     assert found.kept[("app", _digest("2"))] == LOST_TAG
 
 
+def test_what_was_deleted_by_its_digest_is_not_kept_for_a_tag_that_it_had():
+    """Its link is gone, and with it what it was made of."""
+    store = _store(
+        manifests={"1": (OLD, (), ("c",)), "2": (NOW - 600, (), ())},
+        tags=[("1", "2", NOW - 600)],
+        history=[("1", "1", OLD)],
+    )
+    del store.repositories["app"].revisions[_digest("1")]
+
+    found = plan(store, RULES)
+
+    assert found.kept == {("app", _digest("2")): TAG}
+    assert _freed(found) == {"1", "c"}
+
+
 def test_what_was_pushed_within_the_grace_time_stays():
     """A push by digest has no tag yet; its children stay however old they are."""
     store = _store(manifests={"1": (NOW - HOUR, ("2",), ()), "2": (OLD, (), ("c",))})
@@ -143,9 +158,14 @@ def test_subjects_and_referrers_stay_together():
 
 
 def test_young_blobs_without_a_manifest_are_held():
-    """They may be of a push that goes on; old ones go. A layer that a push was just given counts as young."""
-    store = _store(manifests={}, blobs={"1": NOW - 60, "2": OLD, "3": OLD})
-    store.repositories["app"].layers[_digest("3")] = NOW - 60
+    """They may be of a push that goes on; old ones go. A layer that a push was just given counts as young.
+
+    What an image needs has that to hold it.
+    """
+    store = _store(
+        manifests={"a": (OLD, (), ("c",))}, tags=[("1", "a", OLD)], blobs={"1": NOW - 60, "2": OLD, "3": OLD}
+    )
+    store.repositories["app"].layers |= dict.fromkeys(map(_digest, "3c"), NOW - 60)
 
     found = plan(store, RULES)
 
@@ -155,15 +175,15 @@ def test_young_blobs_without_a_manifest_are_held():
 
 def test_layers_of_a_repository_that_never_had_a_manifest_are_held():
     """However old, and what no repository has, which would be the manifests of one that has lost their links."""
-    store = _store(manifests={}, blobs={"1": OLD, "2": OLD, "3": OLD})
+    store = _store(manifests={"4": (OLD, (), ())}, blobs={"1": OLD, "2": OLD, "3": OLD})
     store.repositories["app"].layers[_digest("2")] = OLD
-    assert _freed(plan(store, RULES)) == {"1", "2", "3"}
+    assert _freed(plan(store, RULES)) == {"1", "2", "3", "4"}
     store.repositories["typo"] = Repository(folders={"_layers"}, layers={_digest("1"): OLD, _digest("gone"): OLD})
 
     found = plan(store, RULES)
 
     assert found.held == {_digest("1"), _digest("3")}
-    assert _freed(found) == {"2"}
+    assert _freed(found) == {"2", "4"}
 
 
 def test_a_repository_that_never_had_a_tag_stays_whole():
@@ -216,6 +236,21 @@ class TestRetention:
         assert set(found.untag) == {("app", "2")}
         assert found.kept_tags["app", "1"] == "matches 1|v.*"
 
+    @pytest.mark.parametrize(
+        ("rules", "why"),
+        [
+            ({"keep_last": 2}, "one of the last 2"),
+            ({"keep_matching": ("3",)}, "matches 3"),
+            ({"keep_within_s": 28.5 * DAY}, "young enough"),
+        ],
+    )
+    def test_each_rule_is_one_alone(self, rules, why):
+        """And whatever it says, a tag that was just written stays."""
+        found = self._plan(**rules)
+
+        assert set(found.untag) == {("app", "1"), ("app", "2")}
+        assert found.kept_tags["app", "3"] == why
+
     def test_records_go_with_their_tag(self):
         """And backups stay: they have a policy of their own."""
         record, backup = "slipway.record.1.linux-amd64", "slipway.backup.1.20231101T000000Z.0123456789ab"
@@ -228,10 +263,20 @@ class TestRetention:
         assert set(found.untag) == {("app", "1"), ("app", record)}
 
     def test_old_backups_go_when_their_tag_is_gone(self):
-        """And the tags of images that no other backup lists; those of tags that are there have a policy of their own."""
-        image, shared = "slipway.image.8", "slipway.image.9"
+        """And the tags of images that no other backup lists; those of tags that are there have a policy of their own.
+
+        An image whose tag is young may be of a backup that is being taken.
+        """
+        image, shared, begun = "slipway.image.8", "slipway.image.9", "slipway.image.4"
         gone, lives = "slipway.backup.1.20200101T000000Z.0", "slipway.backup.new.20200101T000000Z.0"
-        tags = (*self._TAGS, (gone, "6", OLD), (lives, "7", OLD), (image, "8", OLD), (shared, "9", OLD))
+        tags = (
+            *self._TAGS,
+            (gone, "6", OLD),
+            (lives, "7", OLD),
+            (image, "8", OLD),
+            (shared, "9", OLD),
+            (begun, "4", NOW - 60),
+        )
         images = dict.fromkeys("123489", (OLD, (), ()))
         store = _store(manifests={**images, "6": (OLD, ("8", "9"), ()), "7": (OLD, ("9",), ())}, tags=tags)
 
