@@ -206,14 +206,12 @@ def _put(descriptors: list[Descriptor], wanted: Contribution) -> tuple[list[Desc
     before = [each for each in descriptors if each.runnable and each.platform == wanted.platform]
     change = Change(platform=wanted.platform, before=tuple(each.digest for each in before), after=wanted.image.digest)
     kept = next((each for each in before if each.digest == wanted.image.digest), None)
-    if kept and len(before) == 1 and not wanted.attestations:
-        return descriptors, change
     image = kept or wanted.image
     rest = [each for each in descriptors if each not in before]
     gone = {each.digest for each in before} - {each.digest for each in rest}
     if kept and not wanted.attestations:
         gone.discard(kept.digest)
-    stale = _closure(rest, gone) if gone else set()
+    stale = _closure(rest, gone)
     present = {each.digest: each for each in descriptors}
     new = [image, *(present.get(each.digest, each) for each in wanted.attestations)]
     added = {each.digest for each in new[1:]}
@@ -224,13 +222,8 @@ def _put(descriptors: list[Descriptor], wanted: Contribution) -> tuple[list[Desc
 
     head, tail = filter(stays, descriptors[:place]), filter(stays, descriptors[place:])
     result = [*head, *new, *tail]
-    # The same parts: their order is the target's own.
-    if (
-        kept
-        and len(before) == 1
-        and sorted(each.digest for each in result) == sorted(each.digest for each in descriptors)
-    ):
-        return descriptors, change
+    if sorted(each.digest for each in result) == sorted(each.digest for each in descriptors):
+        return descriptors, change  # the same parts: their order is the target's own
     return result, change
 
 
@@ -254,8 +247,7 @@ def _render(target: Index, descriptors: Sequence[Descriptor], media_type: str) -
         comma = text[spans[0][1] : spans[1][0]] if len(spans) > 1 else f",{lead}"
     else:
         lead, comma, trail = ("\n    ", ",\n    ", "\n  ") if indented else ("", ",", "")
-    array = f"[{lead}{comma.join(parts)}{trail}]" if parts else "[]"
-    text = f"{text[:start]}{array}{text[end:]}"
+    text = f"{text[:start]}[{lead}{comma.join(parts)}{trail}]{text[end:]}"
     if media_type != target.media_type:
         key = {name: span for name, *span in _members(text, "the target")}.get("mediaType")
         if key:

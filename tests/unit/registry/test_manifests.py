@@ -123,6 +123,20 @@ def test_what_is_not_replaced_keeps_its_bytes(present, wanted, indent, unknown):
     }
 
 
+@pytest.mark.parametrize("present", range(3))
+@pytest.mark.parametrize("style", [{"indent": 2}, {"separators": (",", ":")}])
+def test_new_parts_are_laid_out_as_the_rest_is(present, style):
+    """As one writer would lay out the whole."""
+    entries = [_entry(name, 0) for name in NAMES[:present]]
+    value = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, "annotations": {"org.example": "keep"}}
+    target = manifests.parse(json.dumps(value, **style).encode(), OCI_INDEX, name="index")
+
+    merged, _ = manifests.merge(target, [_contribution("linux/arm64", 1, attest=True)])
+
+    assert merged.body.decode() == json.dumps(json.loads(merged.body), **style)
+    assert merged.descriptors == manifests.parse(merged.body, OCI_INDEX, name="merged").descriptors
+
+
 def test_an_attestation_goes_with_its_image_and_no_other():
     """Those of the replaced image and theirs; the new image's stand right after it."""
     old, other = _entry("linux/arm64", 0), _entry("linux/amd64", 0)
@@ -136,6 +150,77 @@ def test_an_attestation_goes_with_its_image_and_no_other():
     order = [new, _attestation(new)["digest"], other["digest"], of_other["digest"]]
     assert [each.digest for each in merged.descriptors] == order
     assert (change.before, change.after) == ((old["digest"],), new)
+
+
+class TestWhatIsThereAlready:
+    """A platform that has the wanted image, whole or in part."""
+
+    _AMD64, _ARM64 = _entry("linux/amd64", 0), _entry("linux/arm64", 0, annotations={"org.example": "keep"})
+    _OF_AMD64, _OF_ARM64 = _attestation(_AMD64["digest"]), _attestation(_ARM64["digest"])
+
+    @staticmethod
+    def _merged(entries, wanted):
+        """Merge into these entries; the entries then."""
+        merged, _ = manifests.merge(_index(entries), [wanted])
+        return json.loads(merged.body)["manifests"]
+
+    @pytest.mark.parametrize("attest", [False, True])
+    def test_the_order_and_the_bytes_are_the_targets_own(self, attest):
+        """Nothing is written for an image that is there, be its attestation asked for or not."""
+        target = _index([self._AMD64, self._ARM64, self._OF_AMD64, self._OF_ARM64])
+
+        merged, (change,) = manifests.merge(target, [_contribution("linux/arm64", 0, attest=attest)])
+
+        assert merged is target
+        assert change.before == (change.after,)
+
+    def test_another_image_of_the_platform_goes_and_its_attestation_with_it(self):
+        """Those of the one that stays do too."""
+        other = _entry("linux/arm64", 1)
+        entries = [other, self._ARM64, self._AMD64, _attestation(other["digest"]), self._OF_ARM64]
+
+        assert self._merged(entries, _contribution("linux/arm64", 0)) == [self._ARM64, self._AMD64, self._OF_ARM64]
+
+    def test_a_new_attestation_takes_the_place_of_the_old_one(self):
+        """The image's own entry keeps its bytes."""
+        old = self._OF_ARM64 | {"digest": _digest("old")}
+
+        found = self._merged([self._ARM64, self._AMD64, old], _contribution("linux/arm64", 0, attest=True))
+
+        assert found == [self._ARM64, self._OF_ARM64, self._AMD64]
+
+    def test_an_attestation_stays_with_the_other_platform_of_its_image(self):
+        """One image may be of several platforms."""
+        both = self._AMD64 | {"digest": self._ARM64["digest"]}
+
+        found = self._merged([self._ARM64, both, self._OF_ARM64], _contribution("linux/arm64", 1))
+
+        assert found == [_entry("linux/arm64", 1), both, self._OF_ARM64]
+
+    def test_an_attestation_that_is_there_for_another_platform_is_not_listed_twice(self):
+        """It stands after the image that came last."""
+        both = self._AMD64 | {"digest": self._ARM64["digest"]}
+
+        found = self._merged([both, self._OF_ARM64], _contribution("linux/arm64", 0, attest=True))
+
+        assert found == [both, _entry("linux/arm64", 0), self._OF_ARM64]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        _attestation(_digest("image")) | {"platform": {"os": "linux", "architecture": "arm64"}},
+        _entry("unknown/unknown", 0),
+        {name: value for name, value in _entry("linux/arm64", 0).items() if name != "platform"},
+    ],
+)
+def test_what_no_client_chooses_is_no_image_and_stays(entry):
+    """An attestation, also with its image's platform; and what has none."""
+    merged, (change,) = manifests.merge(_index([entry]), [_contribution("linux/arm64", 1)])
+
+    assert _index([entry]).images() == {}
+    assert change.before == ()
+    assert json.loads(merged.body)["manifests"] == [entry, _entry("linux/arm64", 1)]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +262,9 @@ def test_a_list_becomes_an_index_only_for_an_oci_part():
     [
         b"", b"[]", b"{", b"\xff", b'{"manifests": {}}', b'{"manifests": [1]}', b'{"manifests": [{}]}',
         b'{"manifests": [], "config": {}}', b'{"manifests": [], "manifests": []}', b'{"layers": []}',
-        b'{"mediaType": "text/plain"}', b"[" * 100_000,
+        b'{"mediaType": "text/plain"}', b"[" * 100_000, b'{"manifests": [], "layers": []}',
+        *(b'{%s"config": {"digest": "%s", "size": 1}}' % (kind, _digest("config").encode())
+          for kind in (b"", f'"mediaType": "{OCI_MANIFEST}", '.encode())),
     ],
 )  # fmt: skip
 def test_what_is_no_manifest_is_named(body):
@@ -194,6 +281,25 @@ def test_an_index_without_a_media_type_is_one():
 
     assert "mediaType" not in json.loads(merged.body)
     assert len(merged.images()) == 2
+
+
+@pytest.mark.parametrize(
+    ("header", "more", "found"),
+    [
+        (f"{DOCKER_LIST}; charset=utf-8", {"manifests": []}, DOCKER_LIST),
+        (OCI_INDEX, {"manifests": [], "mediaType": DOCKER_LIST}, DOCKER_LIST),
+        (OCI_INDEX, {"layers": [], "mediaType": DOCKER_MANIFEST}, DOCKER_MANIFEST),
+        ("text/plain", {"manifests": []}, OCI_INDEX),
+        ("text/plain", {"layers": []}, OCI_MANIFEST),
+    ],
+)
+def test_what_it_says_of_itself_is_what_it_is(header, more, found):
+    """The header counts where it does not say; where neither tells, its parts do."""
+    config = {} if "manifests" in more else {"config": {"digest": _digest("config"), "size": 1}}
+
+    parsed = manifests.parse(json.dumps({"schemaVersion": 2, **config, **more}).encode(), header, name="x")
+
+    assert parsed.media_type == found
 
 
 def test_an_index_too_large_is_refused():
