@@ -64,14 +64,11 @@ def sign_server(
     """Sign a node's request for its name and addresses; what the request asks for beyond its key is ignored."""
     try:
         request = x509.load_pem_x509_csr(csr.encode())
-        valid = request.is_signature_valid
-    except (ValueError, InvalidSignature) as error:
+        key, valid = request.public_key(), request.is_signature_valid
+    except _DAMAGED as error:
         raise InvalidCertificate(f"node {name}: its certificate request cannot be read ({error})") from error
-    key = request.public_key()
-    if not valid or not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
-        raise InvalidCertificate(
-            f"node {name}: its certificate request is not signed by an EC or Ed25519 key of its own"
-        )
+    if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InvalidCertificate(f"node {name}: its certificate request is not signed by an EC key of its own")
     names = [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses)]
     return _pem(
         _sign(key, authority, name, ExtendedKeyUsageOID.SERVER_AUTH, now, days, x509.SubjectAlternativeName(names))
@@ -160,7 +157,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _sign(  # noqa: PLR0917 - a private function with one call for each kind of leaf
-    key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+    key: ec.EllipticCurvePublicKey,
     authority: Authority,
     name: str,
     purpose: ObjectIdentifier,
@@ -191,7 +188,7 @@ def _sign(  # noqa: PLR0917 - a private function with one call for each kind of 
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+    key: ec.EllipticCurvePublicKey,
     now: datetime,
     end: datetime,
 ) -> x509.CertificateBuilder:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from builders import certificates
@@ -56,13 +56,14 @@ def test_a_server_certificate_speaks_for_the_node_and_not_for_what_the_request_n
     assert certificate.subject.rfc4514_string() == "CN=arm64-1,O=slipway"
 
 
-def test_matches_is_exact():
-    """A node that moved to another address gets a new certificate."""
-    certificate = _sign(certificates.create_authority("dev", now=NOW))
+def test_matches_is_exact(authority):
+    """A node that moved to another address gets a new certificate; the authority's speaks for nobody."""
+    certificate = _sign(authority)
 
     assert certificates.matches(certificate, name="arm64-1", addresses=["2001:db8:51:1::1", "198.51.100.11"])
     assert not certificates.matches(certificate, name="arm64-1", addresses=["198.51.100.11"])
     assert not certificates.matches(certificate, name="arm64-2", addresses=["2001:db8:51:1::1", "198.51.100.11"])
+    assert not certificates.matches(authority.certificate, name="dev builders", addresses=[])
 
 
 def test_a_leaf_serves_one_purpose(authority):
@@ -82,6 +83,25 @@ def test_a_leaf_serves_one_purpose(authority):
     assert not any(
         leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca for leaf in purposes.values()
     )
+
+
+def test_the_authority_signs_leaves_alone_and_a_leaf_signs_nothing(authority):
+    """TLS must not go on where it does not know these extensions."""
+    names = {name: name.lstrip("_") for name in vars(x509.KeyUsage(*[False] * 9))}
+    leaf = certificates.issue_client(authority, "ci", now=NOW, days=30)
+
+    found = {}
+    for kind, text in (("authority", authority.certificate), ("leaf", leaf.certificate)):
+        extensions = x509.load_pem_x509_certificate(text.encode()).extensions
+        usage, limits = (extensions.get_extension_for_class(each) for each in (x509.KeyUsage, x509.BasicConstraints))
+        allowed = {plain for name, plain in names.items() if getattr(usage.value, name)}
+        found[kind] = (allowed, limits.value.ca, limits.value.path_length)
+        assert usage.critical
+        assert limits.critical
+    assert found == {
+        "authority": ({"key_cert_sign", "crl_sign"}, True, 0),
+        "leaf": ({"digital_signature"}, False, None),
+    }
 
 
 def test_a_certificate_says_who_signed_it_and_until_when(authority):
@@ -128,6 +148,12 @@ def test_a_request_with_a_foreign_signature_is_refused(authority):
         _sign(authority, forged)
 
 
+def test_a_request_of_another_kind_of_key_is_refused(authority):
+    """Machines make EC keys."""
+    with pytest.raises(InvalidCertificate, match="arm64-1: its certificate request is not signed by an EC key"):
+        _sign(authority, _request(key=rsa.generate_private_key(65537, 2048)))
+
+
 def test_keys_stay_out_of_repr(authority):
     """A log line that shows a value shows no key."""
     assert "PRIVATE" not in repr(authority)
@@ -156,6 +182,9 @@ def test_a_damaged_letter_is_no_traceback_wherever_it_is(authority, letter):
             certificates.is_pair(replace(leaf, certificate=certificate))
             certificates.expires(certificate)
         certificates.issued_by(certificate, authority.certificate)
+    for request in damaged(_request()):
+        with suppress(InvalidCertificate):
+            _sign(authority, request)
     for key in damaged(leaf.key):
         with suppress(InvalidCertificate):
             certificates.is_pair(replace(leaf, key=key))
