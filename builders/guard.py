@@ -76,7 +76,7 @@ def _chain(name: str, kind: str, priority: str, rules: Iterable[str]) -> list[st
 
 def _addressed(addresses: Iterable[str], verdict: str) -> list[str]:
     """One rule for each family that occurs; addresses that lie in others are left out, as nft wants them."""
-    networks = [ipaddress.ip_network(address, strict=False) for address in addresses]
+    networks = [ipaddress.ip_network(address) for address in addresses]
     rules = []
     for version, family in ((4, "ip"), (6, "ip6")):
         apart = _collapsed([network for network in networks if network.version == version])
@@ -89,5 +89,5 @@ def _collapsed(networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) ->
     collapsed = list(ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
     return [
         str(network.network_address) if network.num_addresses == 1 else str(network)
-        for network in sorted(collapsed, key=lambda network: (int(network.network_address), network.prefixlen))
+        for network in sorted(collapsed, key=lambda network: int(network.network_address))
     ]

@@ -35,6 +35,38 @@ def test_what_is_written_is_read_again():
     assert credentials.read("dev") == credentials.Held(folder=folder, authority=AUTHORITY.certificate, leaf=leaf)
 
 
+def test_what_is_written_later_takes_the_place_of_what_was_there():
+    """A renewed certificate is the same files' new content."""
+    credentials.write("dev", AUTHORITY.certificate, _leaf())
+    renewed = _leaf()
+
+    credentials.write("dev", AUTHORITY.certificate, renewed)
+
+    assert credentials.read("dev").leaf == renewed
+
+
+def test_what_others_could_read_they_cannot_once_it_is_written_again():
+    """Also where its content is the same."""
+    leaf = _leaf()
+    key = credentials.write("dev", AUTHORITY.certificate, leaf) / "key.pem"
+    key.chmod(0o644)
+
+    credentials.write("dev", AUTHORITY.certificate, leaf)
+
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_cannot_be_written_is_told_and_leaves_nothing_behind():
+    """No half of a key in the folder."""
+    folder = credentials.folder("dev")
+    (folder / "key.pem").mkdir(parents=True)
+
+    with pytest.raises(OSError, match=r"key\.pem"):
+        credentials.write("dev", AUTHORITY.certificate, _leaf())
+
+    assert [path.name for path in folder.iterdir()] == ["key.pem"]
+
+
 def test_nobody_else_can_read_them(config_home):
     """The folder and its three files are for this user only."""
     credentials.write("dev", AUTHORITY.certificate, _leaf())
@@ -64,13 +96,13 @@ def test_a_key_of_another_certificate_is_not_usable():
 
 
 @pytest.mark.parametrize("name", ["ca.pem", "cert.pem", "key.pem"])
-@pytest.mark.parametrize("content", [None, "", "nonsense"])
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"\xff"])
 def test_a_missing_or_broken_file_is_not_usable(name, content):
     """What cannot be used counts as absent."""
     folder = credentials.write("dev", AUTHORITY.certificate, _leaf())
     (folder / name).unlink()
     if content is not None:
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content)
 
     assert credentials.read("dev") is None
 
@@ -110,6 +142,7 @@ def test_a_folder_that_no_builder_can_have_is_none_of_ours(config_home):
     """Whoever keeps their configuration under version control can still see, build and disconnect."""
     credentials.write("dev", AUTHORITY.certificate, _leaf())
     (config_home / "slipway" / ".git").mkdir()
+    (config_home / "slipway" / "notes").write_text("")
 
     assert credentials.builders() == ("dev",)
 

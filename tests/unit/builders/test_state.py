@@ -93,10 +93,26 @@ def test_the_id_is_known_from_the_authority_alone():
     assert state(authority).identities == frozenset({"a1b2"})
 
 
+def test_what_bears_no_id_is_nobodys_orphan():
+    """Neither a resource without labels nor an authority without an id makes a mark of nothing."""
+    bare = [record("hcloud:index/server:Server", "bare", inputs=inputs) for inputs in ({}, {"labels": {"a": "b"}})]
+    known = state(*bare, record("pulumi-python:dynamic/slipway:Authority", "authority", outputs={}))
+
+    assert known.identities == frozenset()
+    assert known.orphans([kept("server", 4, "somebody's"), kept("server", 5, "another", **{"slipway-id": ""})]) == ()
+
+
 def test_nodes_of_a_stack_that_was_taken_down_are_not_told():
     """After a `down` that keeps the addresses, the stack's outputs still name the nodes."""
     assert [node.name for node in state(server(1, "arm64-1"), outputs={"nodes": [NODE]}).nodes()] == ["arm64-1"]
     assert state(outputs={"nodes": [NODE]}).nodes() == ()
+
+
+def test_a_node_is_there_with_an_ipv6_address_alone():
+    """As `address: ipv6` has it."""
+    only_v6 = server(1, "arm64-1") | {"outputs": {"ipv6Address": "2001:db8::1"}}
+
+    assert state(only_v6, outputs={"nodes": [{**NODE, "address": "2001:db8::1"}]}).nodes()
 
 
 def test_builders_are_what_colleagues_are_given():
@@ -127,7 +143,13 @@ def test_registrations_are_known_from_an_unfinished_one_too():
         "pulumi-python:dynamic/slipway:BuildxBuilder", "slipway-dev", inputs={"builder": "slipway-dev", "nodes": []}
     )
 
+    other = record("another:kind:Of", "resource", inputs={"builder": "another"})
+    unnamed = record("pulumi-python:dynamic/slipway:BuildxBuilder", "odd", inputs={})
+    endpoint = {"name": "arm64-1", "endpoint": "tcp://198.51.100.11:1234", "platform": "linux/arm64"}
+
     assert state(pending=[pending]).registered() == ("slipway-dev",)
+    assert state(other, pending, unnamed).registered() == ("slipway-dev",)
+    assert state(outputs={"builders": {"shared": [endpoint]}}).registered() == ("shared",)
 
 
 def test_the_registry_is_known_from_its_deployment():
@@ -141,6 +163,7 @@ def test_the_registry_is_known_from_its_deployment():
 
 def test_an_output_that_is_not_there_yet_says_what_to_do():
     """A stack that was never brought up has no authority to sign with."""
+    assert state(outputs={"authority": "PEM"}).output("authority") == "PEM"
     with pytest.raises(StackFailed, match="no output 'authority' yet") as caught:
         state().output("authority")
     assert caught.value.hint == "bring it up first: slipway up"

@@ -52,6 +52,18 @@ def test_defaults_of_the_project_file_make_one_builder_for_each_platform():
     assert parsed.tarballs[Platform("linux", "arm64")].sha256.startswith("9e8f46bf309ec0ab")
 
 
+def test_what_is_given_is_what_is_wanted():
+    """As many networks as a rule has room for; what is left out of a builder is one."""
+    networks = [f"203.0.113.{number}/32" for number in range(100)]
+
+    parsed = _parse(allowedCidrs=json.dumps(networks), builderName="team", builders=_builder(), protect="false")
+
+    assert parsed.allowed_cidrs == tuple(networks)
+    assert parsed.builder_name == "team"
+    assert parsed.protect is False
+    assert [each.count for each in parsed.builders] == [1]
+
+
 def test_settings_of_other_namespaces_are_left_alone():
     """A key of another package is none of ours."""
     assert settings.parse({**_defaults(), "hcloud:token": "x"}) == _parse()
@@ -69,10 +81,14 @@ def test_every_problem_is_told_at_once():
     ("changes", "line"),
     [
         ({"adress": "keep"}, "slipway:adress: unknown setting, did you mean 'address'?"),
+        ({"image": ""}, "slipway:image: not set"),
         ({"protect": "yes"}, "slipway:protect: 'yes' is neither true nor false"),
         ({"cacheKeepDays": "0"}, "slipway:cacheKeepDays: '0' is not a whole number from 1 to 3650"),
         ({"maxPriceHourly": "cheap"}, "slipway:maxPriceHourly: 'cheap' is not a price per hour, for example 0.05"),
-        ({"maxPriceHourly": "-1"}, "slipway:maxPriceHourly: '-1' is not a price per hour, for example 0.05"),
+        *(
+            ({"maxPriceHourly": price}, f"slipway:maxPriceHourly: '{price}' is not a price per hour, for example 0.05")
+            for price in ("-1", "0", "NaN", "Infinity")
+        ),
         (
             {"allowedCidrs": "[]"},
             "slipway:allowedCidrs: the list is empty, so nobody could reach a builder; "
@@ -102,6 +118,10 @@ def test_every_problem_is_told_at_once():
             {"builderName": "default"},
             "slipway:builderName: 'default' is the name of Docker's own builder, choose another",
         ),
+        (
+            {"builderName": "My Team"},
+            "slipway:builderName: 'My Team' is no name: small letters, digits and dashes, at most 32, a letter first",
+        ),
         ({"builders": "[]"}, "slipway:builders: the list is empty, name at least one builder"),
         (
             {"builders": _builder(count=0)},
@@ -127,6 +147,22 @@ def test_every_problem_is_told_at_once():
         (
             {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": "https://example.com/x"}}}'},
             "slipway:buildkit: tarballs: linux/arm64: a URL needs its sha256, so that nothing else is installed",
+        ),
+        (
+            {"buildkit": '{"version": "v1", "tarballs": {"linux/arm64": {"source": "/x", "sha256": "abc"}}}'},
+            "slipway:buildkit: tarballs: linux/arm64: sha256 is not 64 hexadecimal digits",
+        ),
+        (
+            {"builders": _builder(name=5)},
+            "slipway:builders: 5 is no name: small letters, digits and dashes, at most 32, a letter first",
+        ),
+        (
+            {"builders": _builder(gpu=True)},
+            "slipway:builders: entry 1: unknown field 'gpu', known: count, locations, name, platform, types",
+        ),
+        (
+            {"buildkit": '{"version": "v1", "tarballs": ["/x"]}'},
+            "slipway:buildkit: tarballs: give {platform: {source, sha256}}",
         ),
         (
             {"registries": '[{"host": "r.example.com", "ca": "no"}]'},
@@ -178,12 +214,13 @@ def test_every_problem_of_a_list_is_told_at_once():
 
 def test_a_registry_has_an_authority_mirrors_or_no_tls():
     """What is left out is as by default; a mirror may have a path."""
-    entry = {"host": "docker.io", "mirrors": ["mirror.example.com:5000/hub", "[2001:db8::1]:5000"], "http": True}
+    mirrored = {"host": "docker.io", "mirrors": ["mirror.example.com:5000/hub", "[2001:db8::1]:5000"], "http": True}
+    signed = {"host": "r.example.com", "ca": "-----BEGIN CERTIFICATE-----\n"}
 
-    registry = _parse(registries=json.dumps([entry])).registries[0]
-
-    assert (registry.host, registry.ca, registry.http) == ("docker.io", None, True)
-    assert registry.mirrors == ("mirror.example.com:5000/hub", "[2001:db8::1]:5000")
+    assert _parse(registries=json.dumps([mirrored, signed])).registries == (
+        settings.Registry(host="docker.io", ca=None, mirrors=tuple(mirrored["mirrors"]), http=True),
+        settings.Registry(host="r.example.com", ca=signed["ca"], mirrors=(), http=False),
+    )
 
 
 def test_a_builder_needs_a_tarball_for_its_platform():
