@@ -62,6 +62,7 @@ def test_what_is_given_is_what_is_wanted():
     assert parsed.builder_name == "team"
     assert parsed.protect is False
     assert [each.count for each in parsed.builders] == [1]
+    assert _parse(builders=_builder(count=20)).builders[0].count == 20
 
 
 def test_settings_of_other_namespaces_are_left_alone():
@@ -123,13 +124,20 @@ def test_every_problem_is_told_at_once():
             "slipway:builderName: 'My Team' is no name: small letters, digits and dashes, at most 32, a letter first",
         ),
         ({"builders": "[]"}, "slipway:builders: the list is empty, name at least one builder"),
-        (
-            {"builders": _builder(count=0)},
-            "slipway:builders: builder arm64: count 0 is not a whole number from 1 to 20",
+        ({"builders": '["arm64"]'}, "slipway:builders: entry 1: 'arm64' is not an object"),
+        *(
+            (
+                {"builders": _builder(count=count)},
+                f"slipway:builders: builder arm64: count {count!r} is not a whole number from 1 to 20",
+            )
+            for count in (0, 21, True, 1.5, "two", None)
         ),
-        (
-            {"builders": _builder(count=500)},
-            "slipway:builders: builder arm64: count 500 is not a whole number from 1 to 20",
+        *(
+            (
+                {"builders": _builder(types=types)},
+                f"slipway:builders: builder arm64: types: {types!r} is not a list of names",
+            )
+            for types in ("cax21", [], [5], [""])
         ),
         (
             {"builders": _builder(platform="linux/riscv64")},
@@ -209,6 +217,10 @@ def test_every_problem_of_a_list_is_told_at_once():
     assert _problems(registries='[{"host": "a b"}, {"host": "r.example.com", "mirror": []}]') == [
         "slipway:registries: entry 1: host 'a b' is not a host name with an optional port",
         "slipway:registries: entry 2: unknown field 'mirror', did you mean 'mirrors'?",
+    ]
+    assert _problems(builders=json.dumps([*json.loads(_builder(platform="linux/riscv64")), {"name": "amd64"}])) == [
+        "slipway:builders: platform 'linux/riscv64': no Hetzner server runs it natively, use linux/amd64 or linux/arm64",
+        *(f"slipway:builders: entry 2: {name} is missing" for name in ("platform", "types", "locations")),
     ]
 
 
