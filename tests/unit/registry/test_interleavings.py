@@ -494,3 +494,80 @@ def test_without_the_record_the_search_finds_a_loss(monkeypatch):
     monkeypatch.setattr(records, "lost", lambda *_: [])
 
     assert Search((AMD64, ARM64), crashes=1).run()
+
+
+class Alone:
+    """A registry in memory with one merge, which can be made to answer otherwise once the tag was written."""
+
+    def __init__(self, present, fails):
+        self.contents = Contents()
+        self.old = {p: self.contents.image(p, f"old {p}") for p in present}
+        self.base = self.contents.index(self.old)
+        self.new = self.contents.image(ARM64, "new").digest
+        self.tags = {"1": self.base.digest, "staging": self.new} if present else {"staging": self.new}
+        self.fails = fails
+        self.asked = []
+
+    def merge(self):
+        """Merge the staging tag; what came of it."""
+        order = merge.Order(
+            target=TARGET, sources=(TARGET.tagged("staging"),), now=datetime.fromtimestamp(START, UTC), token="0",
+            create=True,
+        )  # fmt: skip
+        protocol, answers = merge.merge(order), None
+        while True:
+            try:
+                batch = protocol.send(answers)
+            except StopIteration as end:
+                return end.value
+            answers = [self._answer(request) for request in batch]
+
+    def _answer(self, request):
+        wrote = ("PUT", "/v2/app/manifests/1") in self.asked
+        self.asked.append((request.method, request.path))
+        if wrote and (response := self.fails(request)):
+            return response
+        response, self.tags = answer(self.contents, self.tags, 0, request)
+        return response
+
+
+NOT_THERE = Response(status=404, body=b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}')
+
+
+@pytest.mark.parametrize(
+    ("present", "again", "said"),
+    [
+        ((AMD64, ARM64), None, "what it named before is back"),
+        ((AMD64, ARM64), Response(status=500), "and it could not be put back either"),
+        ((), None, "there was none before"),
+    ],
+)
+def test_a_tag_that_cannot_be_read_after_the_write_names_again_what_it_named(present, again, said):
+    """A registry whose cache outlived a collection takes an index and does not have it. The staging tag stays."""
+
+    def fails(request):
+        if request.path.endswith("/manifests/1"):
+            return NOT_THERE if request.method == "GET" else again
+        return None
+
+    alone = Alone(present, fails)
+
+    with pytest.raises(VerificationFailed) as caught:
+        alone.merge()
+
+    assert str(caught.value) == f"{TARGET}: the registry took the index and does not have it; {said}"
+    assert (alone.tags["1"] == alone.base.digest) is said.endswith("is back")
+    assert not [each for each in alone.asked if each[0] == "DELETE"]
+
+
+def test_a_part_of_others_that_is_gone_is_told_and_the_staging_tag_stays():
+    """The tag is merged all the same: it was so before."""
+    alone = Alone((AMD64, ARM64), lambda request: NOT_THERE if request.path.endswith(lost) else None)
+    lost = alone.old[AMD64].digest
+
+    done = alone.merge()
+
+    assert done.broken == (lost,)
+    assert done.staging == ()
+    assert done.after.images()[ARM64].digest == alone.new
+    assert not [each for each in alone.asked if each[0] == "DELETE"]
