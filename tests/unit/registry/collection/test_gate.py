@@ -114,6 +114,43 @@ def test_settings_are_read_as_the_registry_reads_them():
     found.check()
 
 
+def test_what_is_not_set_has_the_registrys_own_default():
+    """A variable without our mode's setting makes no mode, and a debug port without metrics counts nothing."""
+    environment, configuration = _TOLD.index("PATH="), _TOLD.index("=configuration")
+    text = _TOLD[:environment] + "SLIPWAY_READONLY_UNTIL=1700003600\nodd\n" + _TOLD[configuration:]
+
+    found = server.parse(text.replace("{rootdirectory: /var/lib/registry}", "").replace("enabled: true", "x: y"))
+
+    assert found.folder == "/var/lib/registry/docker/registry/v2"
+    assert found.until == 0
+    assert found.metrics == ""
+    assert not found.deletes
+    broken = server.parse(text.replace("storage:\n", "storage: [\n"))
+    assert (broken.folder, broken.metrics, broken.deletes) == ("/var/lib/registry/docker/registry/v2", "", False)
+
+
+@pytest.mark.parametrize(
+    ("before", "instead", "said"),
+    [
+        ("PATH=/bin", "REGISTRY_STORAGE=s3", "stores in s3, not in files"),
+        ("  delete:", "  s3: {bucket: b}\n  delete:", "stores in s3, not in files"),
+        ("{blobdescriptor: inmemory}", "{blobdescriptor: redis}", "remembers blobs in Redis"),
+        ("{blobdescriptor: inmemory}", "{layerinfo: redis}", "remembers blobs in Redis"),
+        ("PATH=/bin", "REGISTRY_STORAGE=filesystem", ""),
+        ("  delete:", "  tag: {concurrencylimit: 8}\n  redirect: {disable: true}\n  maintenance: {}\n  delete:", ""),
+    ],
+)
+def test_a_storage_that_no_files_tell_of_is_refused(before, instead, said):
+    """Wherever it is set; what else may be set of a storage is no driver."""
+    found = server.parse(_TOLD.replace(before, instead))
+
+    if not said:
+        found.check()
+        return
+    with pytest.raises(CollectionStopped, match=said):
+        found.check()
+
+
 def test_what_is_told_of_a_process_must_be_whole():
     """A stream that broke off says nothing."""
     with pytest.raises(StoreUnreadable):
