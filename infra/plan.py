@@ -217,7 +217,7 @@ def plan_registrations(base: str, nodes: Sequence[NodePlan]) -> dict[str, tuple[
         platform: tuple(node.name for node in group)
         for platform, group in groupby(sorted(nodes, key=lambda node: node.platform), key=lambda node: node.platform)
     }
-    most = max((len(names) for names in by_platform.values()), default=0)
+    most = max(len(names) for names in by_platform.values())
     return {
         base if position == 0 else f"{base}-{position + 1}": tuple(
             names[min(position, len(names) - 1)] for names in by_platform.values()

@@ -87,6 +87,7 @@ def test_a_server_that_exists_stays_where_and_what_it_is():
     node = _plan(_settings(1), server, offers=()).nodes[0]
 
     assert (node.server_type, node.location, node.exists) == ("cax41", "nbg1", True)
+    assert not node.address.moves
 
 
 def test_a_kept_address_binds_a_new_server_to_its_location():
@@ -135,6 +136,7 @@ def test_the_addresses_of_a_node_that_is_wanted_no_more_are_kept():
 
     assert made.nodes[0].address.spare == ()
     assert [(each.node, each.location, each.spare) for each in made.retired] == [("arm64-2", "hel1", ("ipv4", "ipv6"))]
+    assert not made.retired[0].moves
     assert plan.spare_addresses(made) == ["slipway-dev-arm64-2-ipv4", "slipway-dev-arm64-2-ipv6"]
     for change in ({"protect": False}, {"address": "ephemeral"}):
         assert _plan(replace(_settings(1), **change), *existing).retired == ()
@@ -156,27 +158,48 @@ def test_an_ipv4_that_is_wanted_no_more_is_kept():
     """As above, where `keep` becomes `ipv6`."""
     existing = [_kept("primary_ip", f"slipway-dev-arm64-1-{kind}", "hel1") for kind in ("ipv4", "ipv6")]
 
-    address = _plan(replace(_settings(1), address="ipv6"), *existing).nodes[0].address
+    made = _plan(replace(_settings(1), address="ipv6"), *existing)
 
-    assert (address.kinds, address.spare) == (("ipv6",), ("ipv4",))
+    assert (made.nodes[0].address.kinds, made.nodes[0].address.spare) == (("ipv6",), ("ipv4",))
+    assert plan.spare_addresses(made) == ["slipway-dev-arm64-1-ipv4"]
+
+
+def test_addresses_of_others_are_none_of_a_stacks():
+    """Another stack's has another name, also where it begins with this one's."""
+    existing = [_kept("primary_ip", name, "hel1") for name in ("vpn", "slipway-develop-arm64-2-ipv4")]
+
+    assert _plan(_settings(1), *existing).retired == ()
+
+
+def test_the_price_ceiling_of_the_settings_is_every_builders():
+    """What costs more is not rented."""
+    with pytest.raises(OutOfStock, match="above slipway:maxPriceHourly"):
+        _plan(replace(_settings(1), max_price_hourly=Decimal("0.005")))
 
 
 def test_shortages_of_several_builders_are_told_together():
-    """One run tells all that is missing, a line each."""
+    """One run tells all that is missing, a line each, and a builder of two servers once."""
     offers = tuple(replace(offer, available=False) for offer in OFFERS)
 
     with pytest.raises(OutOfStock) as caught:
-        _plan(_settings(1, 1), offers=offers)
+        _plan(_settings(2, 1), offers=offers)
 
     assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["builder arm64", "builder amd64"]
 
 
 def test_a_bad_name_outweighs_a_shortage():
-    """What waiting cannot cure comes first."""
-    settings = replace(_settings(1, 1), builders=(replace(_settings(1).builders[0], types=("cax99",)),))
+    """What waiting cannot cure comes first, all of it."""
+    arm64, amd64 = _settings(1, 1).builders
+    bad = (replace(arm64, types=("cax99",)), replace(arm64, name="second", locations=("fns1",)), amd64)
+    offers = tuple(replace(offer, available=False) for offer in OFFERS)
 
-    with pytest.raises(InvalidSetting, match="unknown server type 'cax99'"):
-        _plan(settings)
+    with pytest.raises(InvalidSetting) as caught:
+        _plan(replace(_settings(1, 1), builders=bad), offers=offers)
+
+    assert str(caught.value).splitlines() == [
+        "builder arm64: unknown server type 'cax99', did you mean 'cax11'?",
+        "builder second: unknown location 'fns1', did you mean 'fsn1'?",
+    ]
 
 
 def test_the_kth_node_of_every_platform_makes_the_kth_builder():
