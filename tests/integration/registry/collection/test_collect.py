@@ -203,6 +203,17 @@ def test_a_tag_that_cannot_be_read_though_the_storage_has_it_is_told(kept, kept_
         collect_with(kept, "verifying", (kept_files.revision("other", digest) / "link").unlink)
 
 
+def test_a_blob_in_use_that_is_gone_is_told_though_every_tag_can_be_read(kept, kept_files, collect_with):
+    """A tag's answer is its manifest's alone; by then writes are taken again."""
+    digest = json.loads(kept.get("other", "latest"))["config"]["digest"]
+
+    with pytest.raises(VerificationFailed, match=f"^1 blobs that are in use are gone: {digest}$"):
+        collect_with(kept, "rolling the registry back", kept_files.blob(digest).unlink)
+
+    assert kept.get("other", "latest")
+    assert _writable(kept)
+
+
 @pytest.mark.parametrize("kept", ["2.8"], indirect=True)
 def test_a_manifest_of_schema_1_is_verified_by_what_the_registry_tells_of_it(kept, kept_files, collect):
     """What 2.8 sends has signatures that the digest does not cover."""

@@ -180,7 +180,7 @@ class TestDamage:
     @pytest.fixture(autouse=True)
     def image(self, server, files):
         """A tag of two platforms, whole, from two days ago; and one that it named before."""
-        server.push_index("app", "1", [AMD64, ARM64], text="before")
+        self.before = server.push_index("app", "1", [AMD64, ARM64], text="before")
         self.index = server.push_index("app", "1", [AMD64, ARM64])
         self.arm64 = server.images("app", "1")[ARM64][0]
         files.age(2 * DAY)
@@ -216,6 +216,19 @@ class TestDamage:
         _repair(files)
         assert _damages(files) == []
         assert server.get("app", "1")
+
+    def test_a_tag_that_names_nothing_gets_the_last_manifest_that_is_there(self, files):
+        """Where there is none any more, only a push helps."""
+        link = files.tag("app", "1") / "current/link"
+        link.write_text("")
+        shutil.rmtree(files.revision("app", self.index))
+
+        _repair(files)
+        assert link.read_text() == self.before
+        link.write_text("")
+        shutil.rmtree(files.revision("app", self.before))
+        (found,) = damage.find(_read(files))
+        assert (found.command, found.repair) == ("", found.advice)
 
     def test_a_manifest_that_is_gone(self, files):
         """The stock collection says nothing and deletes its layers."""
