@@ -28,6 +28,27 @@ def test_a_flag_is_read_in_every_spelling(words):
     assert (read.tags, read.context, read.push) == (("r.test/app:1",), ".", False)
 
 
+def test_after_two_dashes_nothing_is_a_flag():
+    """They are handed on, for buildx too has to know."""
+    read = arguments.parse(["-t", "r.test/app:1", "--", "--push", "-t"])
+
+    assert (read.tags, read.push, read.context, read.others) == (
+        ("r.test/app:1",),
+        False,
+        "--push",
+        ("--", "--push", "-t"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(["--help"], True), (["-qh"], True), (["-h=false", "."], False), (["--help=false"], False), (["."], False)],
+)
+def test_whoever_asks_for_help_gets_it(words, asked):
+    """Alone or in a group of letters, and not where it is said to be off."""
+    assert arguments.parse(words).help is asked
+
+
 def test_what_slipway_does_not_decide_is_handed_on_as_it_is():
     """In order, the context too."""
     words = ["--build-arg", "A=1,2", "-f", "sub/Dockerfile", "--no-cache", "--pull=false", "-q", "--secret=id=x", "."]
@@ -61,6 +82,17 @@ def test_an_ordinary_build_has_the_same_arguments():
     ]  # fmt: skip
 
 
+def test_what_was_not_to_be_pushed_is_not():
+    """Neither at once nor by digest."""
+    read = arguments.parse(["-t", "a:1", "-o", "out", "."])
+
+    told = read.ordinary(builder="b", platforms=["linux/arm64"], metadata_file="m")
+
+    assert told == [*DECIDED, "--tag", "a:1", "--output", "out", "."]
+    assert _by_digest("-t", "a:1", "-o", "out", ".") == [*DECIDED, "--output", "type=local,dest=out", "."]
+    assert _by_digest("-o", "-", ".") == [*DECIDED, "--output", "type=tar,dest=-", "."]
+
+
 @pytest.mark.parametrize(
     ("words", "targets"),
     [
@@ -74,6 +106,7 @@ def test_an_ordinary_build_has_the_same_arguments():
         (["--push=false", "-t", "r.test/a:1", "."], ()),
         (["--load", "-t", "r.test/a:1", "."], ()),
         (["-o", "folder", "-t", "r.test/a:1", "."], ()),
+        (["-o", "type=docker,push=true,name=r.test/a:1", "."], ()),
         (["--push", "-t", "r.test/a:1", "-t", "r.test/a:1", "."], ("r.test/a:1",)),
     ],
 )
@@ -87,6 +120,10 @@ def test_what_is_pushed_is_told(words, targets):
     [
         (
             ["--push", "-t", "r.test/app:1", "."],
+            "type=image,push=true,name=r.test/app,push-by-digest=true,name-canonical=true",
+        ),
+        (
+            ["--push", "-o", "type=registry", "-t", "r.test/app:1", "."],
             "type=image,push=true,name=r.test/app,push-by-digest=true,name-canonical=true",
         ),
         (
@@ -115,6 +152,8 @@ def test_the_command_that_catches_up_tells_no_build_argument():
     read = arguments.parse(["--build-arg", "TOKEN=hush", "--push", "-t", "r.test/app:1", "my dir"])
 
     assert read.again(["linux/arm64"]) == "slipway build --platform linux/arm64 -t r.test/app:1 --push 'my dir'"
+    output = arguments.parse(["-o", "type=registry", "-t", "r.test/app:1"])
+    assert output.again(["linux/arm64"]) == "slipway build --platform linux/arm64 -t r.test/app:1 -o type=registry ."
 
 
 @pytest.mark.parametrize(
@@ -134,7 +173,14 @@ def test_slipways_own_flags_are_not_handed_on():
 
 
 @pytest.mark.parametrize(
-    "words", [["-t"], ["--platform"], ["-o", "push=true", "--push"], ["--push", "-o", 'type=image,"x', "-t", "a"]]
+    "words",
+    [
+        ["-t"],
+        ["--platform"],
+        ["-o", "a,b", "."],
+        ["-o", "push=true", "--push"],
+        ["--push", "-o", 'type=image,"x', "-t", "a"],
+    ],
 )
 def test_what_cannot_be_read_is_refused(words):
     """In one line, with what to do."""

@@ -104,6 +104,17 @@ def test_a_type_that_falls_out_everywhere_for_one_reason_is_told_once():
     )
 
 
+def test_where_a_type_is_not_sold_and_where_an_address_binds_the_builder_is_told():
+    """The way out of a location is to give the address up."""
+    amd64 = Ladder(builder="amd64", platform=Platform("linux", "amd64"), types=("cx33",), locations=("hel1",))
+
+    with pytest.raises(OutOfStock, match=r"no server to be had now: cx33 in hel1 is not sold there$"):
+        choose(amd64, _offers())
+    with pytest.raises(OutOfStock, match=r"is not where its kept address is \(nbg1\)$") as caught:
+        choose(LADDER, _offers(), kept_location="nbg1")
+    assert "; to leave nbg1, delete its kept primary IPs" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("types", "locations", "line"),
     [
@@ -115,6 +126,7 @@ def test_a_type_that_falls_out_everywhere_for_one_reason_is_told_once():
             "choose from cax11, cax21",
         ),
         (("cax11",), ("fns1",), "builder arm64: unknown location 'fns1', did you mean 'fsn1'?"),
+        (("huge",), ("fsn1",), "builder arm64: unknown server type 'huge', known: cax11, cax21"),
     ],
 )
 def test_a_name_that_can_never_be_placed_is_an_invalid_setting(types, locations, line):

@@ -29,9 +29,14 @@ def test_refusals_add_up_and_the_same_one_is_renewed():
     """One entry for each rung."""
     refusals.record("cax21", "fsn1", "resource_unavailable", now=NOW)
     refusals.record("cax11", "fsn1", "placement_error", now=NOW)
+    refusals.record("cax21", "hel1", "resource_unavailable", now=NOW)
     refusals.record("cax21", "fsn1", "resource_unavailable", now=NOW + timedelta(minutes=10))
 
-    assert [each.server_type for each in refusals.load(NOW + timedelta(minutes=20))] == ["cax21"]
+    def rungs(minutes):
+        return [(each.server_type, each.location) for each in refusals.load(NOW + timedelta(minutes=minutes))]
+
+    assert rungs(10) == [("cax11", "fsn1"), ("cax21", "hel1"), ("cax21", "fsn1")]
+    assert rungs(20) == [("cax21", "fsn1")]
 
 
 def test_builders_that_are_refused_side_by_side_are_all_remembered():
