@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from builders import lagging
-from scripts.registry import references
+from scripts.registry import lag, references
+from scripts.registry.errors import RegistryUnreachable
 
 TAGS = [references.parse(f"registry.example.com/app:{number}") for number in range(40)]
 
@@ -47,5 +48,36 @@ def test_builds_side_by_side_lose_no_tag():
     """Two shells of one user."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         list(pool.map(lagging.remember, TAGS))
+        assert set(lagging.remembered()) == set(TAGS)
+        list(pool.map(lagging.forget, TAGS[1:]))
 
-    assert set(lagging.remembered()) == set(TAGS)
+    assert lagging.remembered() == (TAGS[0],)
+
+
+def test_each_place_is_asked_once_and_a_tag_that_lags_no_more_is_forgotten(monkeypatch):
+    """Tags one by one, a repository as a whole; one that cannot be asked is told, and remembered."""
+    monkeypatch.setattr(lag, "lagging", lambda place: f"tag {place.name}:{place.tag}")
+    monkeypatch.setattr(lag, "lagging_in", lambda place: f"all of {place.name}")
+    away = RegistryUnreachable("away.example.com: no answer")
+    answers = {
+        "tag registry.example.com/app:0": ["a lag"],
+        "tag registry.example.com/app:1": [],
+        "all of registry.example.com/team": ["another", "and one more"],
+        "all of registry.example.com/quiet": [],
+        "tag away.example.com/app:1": away,
+    }
+    team, gone = (references.parse(name) for name in ("registry.example.com/team:7", "away.example.com/app:1"))
+    for tag in (TAGS[0], TAGS[1], team, gone):
+        lagging.remember(tag)
+
+    def registry(begin):
+        answer = answers.pop(begin())
+        if answer is away:
+            raise away
+        return answer
+
+    found = lagging.find(["registry.example.com/team", "registry.example.com/quiet"], registry)
+
+    assert found == (["a lag", "another", "and one more"], [away])
+    assert answers == {}
+    assert lagging.remembered() == (TAGS[0], team, gone)
