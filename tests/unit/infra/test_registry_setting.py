@@ -40,6 +40,11 @@ def test_three_fields_are_enough():
     assert (setting.host_name, setting.names_an_address, setting.pod_ends_tls) == ("198.51.100.8", True, True)
 
 
+def test_the_authority_can_be_said_in_words():
+    """As it is by default."""
+    assert _parse(tls="authority") == _parse()
+
+
 def test_everything_can_be_said():
     """An Ingress, a certificate by its annotations, users, and what is kept."""
     setting = registry_setting.parse(
@@ -59,10 +64,57 @@ def test_everything_can_be_said():
         })
     )  # fmt: skip
 
+    assert (setting.kubeconfig, setting.context, setting.namespace) == ("~/.kube/prod", "prod", "images")
+    assert (setting.storage_size, setting.storage_class) == ("50Gi", "hcloud-volumes")
+    assert setting.users == ("ada", "ci")
     assert setting.ingress.class_name == "nginx"
     assert setting.tls.annotations == {"cert-manager.io/cluster-issuer": "letsencrypt"}
-    assert setting.collection.keep_last == 10
+    assert setting.collection == registry_setting.Collection(
+        schedule="0 2 * * mon-fri", time_zone="Europe/Berlin", grace="2d",
+        keep_last=10, keep_matching="^v[0-9]", keep_within="90d",
+    )  # fmt: skip
+    assert setting.registry_image == "registry:3@sha256:" + "0" * 64
     assert setting.pod_ends_tls is False
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "is_address"),
+    [
+        ("r.example.com:65535", "r.example.com", False),
+        ("registry:1", "registry", False),
+        ("[2001:db8::8]:30500", "2001:db8::8", True),
+    ],
+)
+def test_a_host_has_a_name_or_an_address(host, name, is_address):
+    """With a port or without."""
+    setting = _parse(host=host)
+
+    assert (setting.host_name, setting.names_an_address) == (name, is_address)
+
+
+@pytest.mark.parametrize(
+    ("kubeconfig", "content"),
+    [("/etc/kubeconfig", False), ("~/.kube/prod", False), ("apiVersion: v1\n", True), (' {"kind": "Config"}', True)],
+)
+def test_a_kubeconfig_is_a_path_or_its_content(kubeconfig, content):
+    """As YAML or as JSON, which the job is then handed as it is."""
+    setting = _parse(kubeconfig=kubeconfig)
+
+    assert (setting.kubeconfig, setting.has_kubeconfig_content) == (kubeconfig, content)
+
+
+def test_a_context_tells_the_cluster_alone():
+    """In the user's own kubeconfig."""
+    setting = _parse(kubeconfig=None, context="prod")
+
+    assert (setting.context, setting.has_kubeconfig_content) == ("prod", False)
+
+
+def test_behind_an_ingress_a_secret_may_be_for_an_address():
+    """The collection speaks to the pod, whose certificate that is not."""
+    setting = registry_setting.parse(json.dumps({**BEHIND, "host": "198.51.100.8", "tls": {"secret": "mine"}}))
+
+    assert (setting.pod_ends_tls, setting.names_an_address, setting.tls.secret) == (False, True, "mine")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +123,8 @@ def test_everything_can_be_said():
         ({"hots": "x"}, "hots: unknown field, did you mean 'host'?"),
         ({"host": None}, "host: missing, give a host name with an optional port"),
         ({"host": "https://x"}, "host: 'https://x' is not a host name with an optional port"),
-        ({"host": "r.example.com:99999"}, "host: 'r.example.com:99999' is not a host name with an optional port"),
+        ({"host": "r.example.com:65536"}, "host: 'r.example.com:65536' is not a host name with an optional port"),
+        ({"host": "r.example.com:0"}, "host: 'r.example.com:0' is not a host name with an optional port"),
         ({"host": "r..com:30500"}, "host: 'r..com:30500' is not a host name with an optional port"),
         ({"host": "registry"}, "host: 'registry' has no dot and no port: clients take registry/app for docker.io/registry/app"),
         ({"kubeconfig": None}, "context: missing, and no kubeconfig either: give what `kubectl config current-context` says, "
@@ -130,7 +183,7 @@ def test_a_schedule_is_what_a_cron_job_takes(schedule):
 @pytest.mark.parametrize(
     "schedule",
     ["", "3 o'clock", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 8", "5-1 * * * *", "*/0 * * * *",
-     "* * * *", "* * * * * *", "@nightly", "1-2-3 * * * *"],
+     "* * * *", "* * * * * *", "@nightly", "1-2-3 * * * *", 5],
 )  # fmt: skip
 def test_a_schedule_that_no_cron_job_takes_is_refused(schedule):
     """Before anything is made, rather than at the API server."""
