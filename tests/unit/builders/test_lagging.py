@@ -78,6 +78,6 @@ def test_each_place_is_asked_once_and_a_tag_that_lags_no_more_is_forgotten(monke
 
     found = lagging.find(["registry.example.com/team", "registry.example.com/quiet"], registry)
 
-    assert found == (["a lag", "another", "and one more"], [away])
+    assert found == (["a lag", "another", "and one more"], {gone: away})
     assert answers == {}
     assert lagging.remembered() == (TAGS[0], team, gone)
