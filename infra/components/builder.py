@@ -49,9 +49,11 @@ class PrimaryIps(ComponentResource):
             auto_delete=False,
             assignee_type="server",
             labels={**labels, KEPT: "true"} if protect else labels,
-            # The server's end of the bond changes this side too, and the server declares it.
+            # The server's end of the bond changes this side too, and the server declares it. An address that the plan did
+            # not find by its name and labels, as after a rename of the stack, is no reason to give it up.
             opts=ResourceOptions(
-                parent=self, protect=protect, ignore_changes=["assigneeId", "assigneeType", "datacenter"],
+                parent=self, protect=protect,
+                ignore_changes=["assigneeId", "assigneeType", "datacenter", *([] if plan.moves else ["location"])],
                 delete_before_replace=True,
             ),
         )  # fmt: skip

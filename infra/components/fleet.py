@@ -45,7 +45,11 @@ class Fleet(ComponentResource):
             authority=self.authority,
             ssh_key=self.ssh_key,
             cloud_ssh_key=hcloud.SshKey(
-                "operator", name=plan.name, public_key=self.ssh_key.public_key, labels=labels, opts=child
+                "operator",
+                name=plan.name,
+                public_key=self.ssh_key.public_key,
+                labels=labels,
+                opts=ResourceOptions(parent=self, delete_before_replace=True),  # the name can be had only once
             ),
             firewall=_firewall(plan, settings, labels, child),
             labels=labels,
