@@ -324,6 +324,16 @@ def test_a_preview_asks_the_server_and_writes_nothing(provider, server):
         _create(provider, "ConfigMap", {"metadata": NAMED["metadata"], "dta": {}}, preview=True)
 
 
+def test_a_preview_of_a_change_keeps_what_the_server_filled_in(provider):
+    """Others are previewed with it: a Service has its address, whatever else of it changes."""
+    metadata = {"name": "a", "namespace": "n", "annotations": {"pulumi.com/skipAwait": "true"}}
+    made = _create(provider, "Service", {"metadata": metadata, "spec": {"type": "NodePort"}})
+
+    planned = _update(provider, "Service", made, {"metadata": metadata, "spec": {"type": "ClusterIP"}}, preview=True)
+
+    assert from_properties(planned.properties)["spec"] == {"type": "ClusterIP", "clusterIP": "10.0.0.7"}
+
+
 def test_what_is_not_known_yet_stays_so_in_check_and_preview(provider, server):
     """Another resource's output, deep inside; the server is not asked about half an object."""
     inputs = {

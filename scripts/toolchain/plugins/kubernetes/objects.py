@@ -103,16 +103,21 @@ def to_outputs(kind: Kind, live: Mapping[str, Any], *, field_manager: str) -> di
     }
 
 
-def planned(kind: Kind, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outputs of an object that is yet to be made: what the server will fill in is unknown."""
+def planned(kind: Kind, inputs: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the outputs of an object that is yet to be made or changed: what the server fills in is unknown, or as it was."""
     outputs = {**copy.deepcopy(dict(inputs)), "apiVersion": kind.api_version, "kind": kind.name}
     for path in kind.computed:
         *parents, last = path.split(".")
         place: Any = outputs
+        then: Any = state
         for parent in parents:
             place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+            then = _mapping(then).get(parent)
         if isinstance(place, dict):  # otherwise it is not known yet, or for the server to refuse
-            place.setdefault(last, UNKNOWN)
+            if state is None:
+                place.setdefault(last, UNKNOWN)
+            elif last in _mapping(then):
+                place.setdefault(last, _mapping(then)[last])
     return outputs
 
 

@@ -173,7 +173,9 @@ class KubernetesProvider(Provider):
         state = from_properties(request.olds)
         if request.preview or has_unknown(inputs):
             known = {key: value for key, value in state.items() if key not in objects.OF_THE_STATE}
-            return UpdateResponse(properties=to_properties({**known, **inputs}, secret=secret))
+            return UpdateResponse(
+                properties=to_properties({**known, **objects.planned(kind, inputs, known)}, secret=secret)
+            )
         manager = _field_manager(inputs, state)
         live = await self._apply(kind, inputs, manager)
         return UpdateResponse(
