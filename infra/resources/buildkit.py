@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class _BuildKitProvider(Shell):
         return UpdateResult(outs=_install(news))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """Look at the machine and write nothing; one that cannot be reached is left as recorded."""
+        """Look at the machine and write nothing; one that cannot be reached is left as recorded, and told."""
         try:
             with ssh.connect(
                 props["wanted"]["node"],
@@ -80,7 +81,10 @@ class _BuildKitProvider(Shell):
                 deadline_s=REFRESH_DEADLINE_S,
             ) as connection:
                 observed = _observed(buildkit.observe(connection))
-        except BuilderError:
+        except BuilderError as error:
+            sys.stderr.write(
+                f"{error}; it is taken to be as it was last seen{f' ({error.hint})' if error.hint else ''}\n"
+            )
             return ReadResult(id_, props)
         if not observed["certificate_expires"]:
             observed["certificate_expires"] = props["certificate_expires"]

@@ -81,6 +81,16 @@ def test_where_the_tarball_lies_is_no_change():
     assert _diff(_installed(), wanted={**WANTED, "tarball": "/theirs.tar.gz"}).changes is False
 
 
+def test_a_node_that_cannot_be_looked_at_stays_as_recorded_and_is_told(capsys):
+    """A refresh changes nothing then, and `up` would otherwise call a dead node unchanged without a word."""
+    recorded = _installed(private_key="not a key")
+
+    found = buildkit._BuildKitProvider().read("1", recorded)
+
+    assert found.outs == recorded
+    assert "it is taken to be as it was last seen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("server_id", ["2", UNKNOWN])
 def test_another_server_is_another_installation(server_id):
     """Known or not yet: what was on the server that is gone is gone."""
