@@ -194,7 +194,10 @@ def _find(connection: Connection, wanted: BuildKit) -> _Found:
     ).split("\n--\n", 3)
     machine, vcpus, missing, unpacked, fits, *digests = answer.splitlines()
     if parse_platform(machine) != wanted.platform:
-        raise NodeNotReady(f"node {connection.node}: the machine is {machine}, which does not run {wanted.platform}")
+        raise NodeNotReady(
+            f"node {connection.node}: the machine is {machine}, which does not run {wanted.platform}",
+            hint="a builder that exists stays what it is: give the other platform another name, or delete the server first",
+        )
     record = _read_record(raw)
     return _Found(
         vcpus=int(vcpus),

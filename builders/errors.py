@@ -29,6 +29,7 @@ API_ADVICE = {
     ),
     "resource_limit_exceeded": "ask Hetzner for a higher limit of the project, or lower the count in slipway:builders",
     "rate_limit_exceeded": "wait a minute: the project has 3600 calls an hour, for all tools together",
+    "protected": "somebody protects it from deletion in the Hetzner project: take that off there, then run this again",
 }
 
 

@@ -243,7 +243,8 @@ def _check_host_key(key: paramiko.PKey, accepted: Sequence[tuple[str, str]], nod
     if (key.get_name(), key.get_base64()) not in accepted:
         raise HostKeyMismatch(
             f"node {node}: the machine shows the host key {key.fingerprint}, which is not on record",
-            hint="if you rebuilt the server, delete it and run `slipway up`; if not, somebody may stand between you and it",
+            hint="if you rebuilt the server, or a `down` ended before it was gone, delete it and run `slipway up`; "
+            "if not, somebody may stand between you and it",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,20 @@ _CURES = (
         "PULUMI_ACCESS_TOKEN must be set",
         "pulumi is not logged in to a state backend",
         "pulumi login file://FOLDER (or s3://BUCKET), or export PULUMI_BACKEND_URL",
+    ),
+)
+# What the engine and its providers say of a resource; the API's codes are in errors.API_ADVICE.
+_RESOURCE_CURES = (
+    (r" for architecture ", "correct slipway:image"),  # image NAME for architecture arm not found
+    (r"\bunauthorized\b", "set a token that may read and write: pulumi config set --secret hcloud:token"),
+    (
+        r"no answer from the cluster|one of its contexts|cluster is unreachable|unreachable cluster|\bUnauthorized\b",
+        "is the API server up; else correct kubeconfig and context of slipway:registry: "
+        "the engine looks with those of the last run until, once: pulumi up --run-program",
+    ),
+    (
+        r"because it is protected",
+        "set slipway:protect to false and run `slipway up` before what is protected is left out of the settings",
     ),
 )
 
@@ -204,11 +219,10 @@ def _failure(stderr: str) -> StackFailed:
 
 
 def _hint(problems: Iterable[str]) -> str | None:
-    """Say what to do about the provider's words, which hold the API's code."""
+    """Say what to do about the words of the engine and its providers, which hold the API's code: `… (code, id)`, `Error code: code`."""
     told = "\n".join(problems)
-    if " for architecture " in told:  # image NAME for architecture arm not found
-        return "correct slipway:image"
-    return next((advice for code, advice in API_ADVICE.items() if code in told), None)
+    cures = (*_RESOURCE_CURES, *((rf"(\(|code: ){code}\b", advice) for code, advice in API_ADVICE.items()))
+    return next((advice for words, advice in cures if re.search(words, told)), None)
 
 
 def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, bool]:

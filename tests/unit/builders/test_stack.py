@@ -77,3 +77,26 @@ def test_the_project_is_looked_for_in_the_folders_above(tmp_path):
         stack.open_stack(tmp_path / "another/deeper", None, None)
     with pytest.raises(InvalidSetting, match="none: no such folder"):
         stack.open_stack(tmp_path / "none", None, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "cure"),
+    [
+        ("image debian-21 for architecture arm not found", "correct slipway:image"),
+        ("unable to authenticate (unauthorized, c0ffee)", "pulumi config set --secret hcloud:token"),
+        ("failed to read resource state due to unreachable cluster. If the cluster was", "pulumi up --run-program"),
+        ("kubeconfig: no context x; give a kubeconfig and one of its contexts", "pulumi up --run-program"),
+        ("server deletion is protected (protected, c0ffee)", "take that off there"),
+        ("API request failed\n\nError code: protected\nStatus code: 423", "take that off there"),
+        ("cannot be deleted\nbecause it is protected.", "slipway:protect"),
+        ("SSH key name is already used (uniqueness_error)", "another stack of this name"),
+    ],
+)
+def test_what_engine_and_providers_say_has_a_cure(said, cure):
+    """The vendor's two kinds of resources tell the API's code each in their own way."""
+    assert cure in (stack._hint([said]) or "")
+
+
+def test_what_nobody_knows_a_cure_for_has_none():
+    """Whatever words it shares with one that has."""
+    assert stack._hint(["the field is protected: no"]) is None
