@@ -88,9 +88,10 @@ class Shared:
 
 
 class Builder(ComponentResource):
-    """A server that runs buildkitd; `node` is its element of the stack's output."""
+    """A server that runs buildkitd; `node` is its element of the stack's output, `endpoint` what buildx has to know of it."""
 
     node: Output[dict[str, str]]
+    endpoint: Output[dict[str, str]]
 
     def __init__(
         self, plan: NodePlan, shared: Shared, address: Address, neighbours: Sequence[Address], *, opts: ResourceOptions
@@ -129,21 +130,21 @@ class Builder(ComponentResource):
             opts=on_server,
             **contact,
         )
-        self.node = Output.all(
-            address=address.main,
-            host_key=retirement.host_key,
-            certificate_expires=self.buildkit.certificate_expires,
-            buildkit_version=self.buildkit.version,
-            server_type=server.server_type,
-            location=server.location,
-        ).apply(
-            lambda known: {
-                **known,
-                "name": plan.name,
-                "platform": str(plan.platform),
-                "endpoint": inventory.endpoint(known["address"]),
-            }
+        # Of the address alone: a preview that installs BuildKit again knows it all the same.
+        self.endpoint = address.main.apply(
+            lambda host: {"name": plan.name, "platform": str(plan.platform), "endpoint": inventory.endpoint(host)}
         )
+        self.node = Output.all(
+            self.endpoint,
+            Output.all(
+                address=address.main,
+                host_key=retirement.host_key,
+                certificate_expires=self.buildkit.certificate_expires,
+                buildkit_version=self.buildkit.version,
+                server_type=server.server_type,
+                location=server.location,
+            ),
+        ).apply(lambda parts: {**parts[0], **parts[1]})
         self.register_outputs({"node": self.node})
 
     def _server(self, plan: NodePlan, shared: Shared, address: Address, bootstrap: SshKeyPair) -> hcloud.Server:

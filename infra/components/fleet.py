@@ -70,7 +70,7 @@ class Fleet(ComponentResource):
         }
         self.nodes = Output.all(*(builder.node for builder in builders.values()))
         self.builders = {
-            name: [builders[node].node.apply(_endpoint) for node in nodes] for name, nodes in plan.registrations.items()
+            name: [builders[node].endpoint for node in nodes] for name, nodes in plan.registrations.items()
         }
         for name, nodes in self.builders.items():
             BuildxBuilder(
@@ -84,10 +84,6 @@ class Fleet(ComponentResource):
                 ),
             )
         self.register_outputs({"nodes": self.nodes})
-
-
-def _endpoint(node: dict[str, str]) -> dict[str, str]:
-    return {key: node[key] for key in ("name", "endpoint", "platform")}
 
 
 def _firewall(

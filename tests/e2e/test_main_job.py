@@ -164,6 +164,18 @@ def test_a_second_up_changes_nothing_and_writes_nothing(operator, cloud):
         assert _on(operator, node, "find /etc /usr /root /opt -newer /run/before -type f") == ""
 
 
+def test_a_preview_tells_what_a_setting_would_change_and_nothing_else(operator, tmp_path):
+    """BuildKit on each node; the registration has their endpoints alone, and those stay."""
+    kept = (operator.project / f"Pulumi.{operator.stack}.yaml").read_text()
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(kept.replace("config:\n", "config:\n  slipway:cacheKeepDays: 30\n", 1))
+
+    said = operator.run("pulumi", "preview", "--non-interactive", "--refresh=false", "--config-file", settings).stdout
+
+    changes = set(re.findall(r"^ [~+-]+ +\S+:(\S+ \S+)", said, re.MULTILINE))
+    assert changes == {"BuildKit amd64-1-buildkit", "BuildKit arm64-1-buildkit"}
+
+
 def test_no_private_key_is_in_state_user_data_or_journal_but_the_retired_one(operator):
     """Neither PEM nor OpenSSH key is readable in the state; user_data holds one key, the bootstrap key, which no SSH serves."""
     raw = "".join(path.read_text() for path in operator.state.rglob("*.json"))
