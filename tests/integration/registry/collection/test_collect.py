@@ -267,12 +267,14 @@ def test_what_a_push_leaves_for_a_moment_is_no_damage(kept, kept_files, collect,
     collected = threading.Event()
 
     def push():
-        for link in itertools.cycle(links):
-            written = link.read_text()
+        written = links[0].read_text()
+        for before, link in itertools.pairwise(itertools.cycle(links)):
             link.write_text("")
-            collected.wait(0.2)
-            link.write_text(written)
+            collected.wait(0.1)
+            before.write_text(written)  # only now, or a reading could pass between the two
+            collected.wait(0.1)
             if collected.is_set():
+                link.write_text(written)
                 return
 
     with ThreadPoolExecutor() as client:
