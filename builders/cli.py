@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from builders.lifecycle import Lifecycle
     from builders.stack import Stack
+    from builders.state import State
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -101,12 +102,20 @@ def _with(options: argparse.Namespace) -> int:
         )
     if not shutil.which(command[0]):
         raise InvalidSetting(f"with: {command[0]} is no command on PATH")
-    with _lifecycle(options).using() as state:
+
+    def work(state: State) -> int:
         environment = dict(os.environ)
         if builders := state.builders().builders:
             environment["BUILDX_BUILDER"] = builders[0][0]  # buildx takes it where no other is named
         output.progress(f"the builders are up; running {command[0]}")
         return signals.run(command, environment)[0]
+
+    with signals.interrupting():
+        try:
+            return _lifecycle(options).use(work)
+        except KeyboardInterrupt:
+            output.progress("interrupted")
+            return 130
 
 
 @connection.guarded

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import TYPE_CHECKING, TextIO
 
 from platformdirs import user_cache_path
@@ -19,6 +18,7 @@ from builders import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +40,38 @@ class Lease:
 
     def last(self) -> bool:
         """End the use; where nobody else uses them, keep newcomers waiting until this process is done."""
+        if turns.locked(self._file, fcntl.LOCK_EX):
+            return True
+        fcntl.flock(self._file, fcntl.LOCK_UN)  # a network's file system may keep the old lock
         return turns.locked(self._file, fcntl.LOCK_EX)
 
 
 @contextmanager
-def taken(stack: str, *, waiting: Callable[[], None]) -> Iterator[Lease]:
+def taken(identity: str, *, waiting: Callable[[], None]) -> Iterator[Lease]:
     """Use the builders of a stack; `waiting` is told where the last user is just taking them down."""
-    name = f"with-{sha256(stack.encode()).hexdigest()[:16]}"
-    with (user_cache_path("slipway", ensure_exists=True) / f"{name}.lock").open("a") as file:
+    with _file(identity).open("a+") as file:
         if turns.locked(file, fcntl.LOCK_EX):
             file.truncate(0)
         if not turns.locked(file, fcntl.LOCK_SH):
             waiting()
             fcntl.flock(file, fcntl.LOCK_SH)
-        yield Lease(name, file)
+        yield Lease(_file(identity).stem, file)
+
+
+def keep(identity: str) -> None:
+    """Let the builders stay up when their users are done: somebody has said that they shall be up."""
+    with suppress(FileNotFoundError):
+        os.truncate(_file(identity), 0)
+
+
+def in_use(identity: str) -> bool:
+    """Tell whether anybody uses them."""
+    try:
+        with _file(identity).open("r+") as file:
+            return not turns.locked(file, fcntl.LOCK_EX)
+    except FileNotFoundError:
+        return False
+
+
+def _file(identity: str) -> Path:
+    return user_cache_path("slipway", ensure_exists=True) / f"with-{identity}.lock"

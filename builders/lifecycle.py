@@ -6,11 +6,10 @@ stack's own id in the Hetzner project but are not in its state.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING
 
 from builders import lease, refusals, registration, turns
@@ -19,7 +18,7 @@ from builders.hetzner import Hetzner
 from builders.stack import Locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from builders.hetzner import Kept
     from builders.lease import Lease
@@ -57,8 +56,74 @@ class Lifecycle:
 
     def up(self) -> State:
         """Make what the program declares and return the state; a refused order is repeated one rung further down."""
-        state = self.stack.load()
-        if state.pending:
+        state = self._bring_up(self.stack.load())
+        if state.identity:
+            lease.keep(state.identity)
+        return state
+
+    def use(self, work: Callable[[State], int]) -> int:
+        """Have the builders up for as long as `work` takes; return its exit code, or 1 where they could not be taken down.
+
+        Those that were up before stay up, and those that another user on this machine still needs.
+        """
+        with ExitStack() as users:
+            before = self.stack.load()
+            # Before the first `up` there is nobody to meet.
+            held = self._join(users, before) if before.identity else None
+            try:
+                with turns.taken(f"{held.name}-up", waiting=self._waiting) if held else nullcontext():
+                    before = self.stack.load() if held else before  # others of this machine may have changed it
+                    state = self._bring_up(before)
+            except Locked:  # what comes of that run is not ours
+                raise
+            except BaseException:
+                if self._has_made(before):
+                    if held:
+                        held.claim()
+                    self._leave(held)
+                raise
+            held = held or self._join(users, state)
+            if state.servers - before.servers:
+                held.claim()
+            code = 1
+            try:
+                code = work(state)
+            finally:
+                left = self._leave(held)
+            return code or int(not left)
+
+    def _join(self, users: ExitStack, state: State) -> Lease:
+        return users.enter_context(lease.taken(state.output("id"), waiting=self._waiting))
+
+    def _waiting(self) -> None:
+        self.report("waiting for another `slipway with`, which brings the builders up or takes them down")
+
+    def _has_made(self, before: State) -> bool:
+        """Tell whether a run that failed has made servers, or has not recorded all that it began."""
+        try:
+            after = self.stack.load()
+        except BuilderError:
+            return True
+        return bool(after.servers - before.servers or after.pending)
+
+    def _leave(self, held: Lease | None) -> bool:
+        """End the use; False where the builders were to go and may still be up."""
+        try:
+            if held and not held.claimed:
+                self.report("the builders stay up: they were before, or `slipway up` was run since")
+            elif held and not held.last():
+                self.report("another `slipway with` still uses the builders, and takes them down")
+            else:
+                self.report("taking the builders down")
+                self._take_down(self.plan_down())
+                self.report("the builders are down")
+        except (BuilderError, OSError, KeyboardInterrupt) as error:
+            self.report(f"the builders may still be up, and cost: slipway down ({str(error) or 'interrupted'})")
+            return False
+        return True
+
+    def _bring_up(self, before: State) -> State:
+        if before.pending:
             self._recover()
         refused = _refused()
         cleaned = False
@@ -78,38 +143,6 @@ class Lifecycle:
             else:
                 return self.stack.load()
 
-    @contextmanager
-    def using(self) -> Iterator[State]:
-        """Have the builders up, and take them down afterwards, unless they were up before or somebody here still uses them."""
-
-        def waiting(what: str) -> None:
-            self.report(f"waiting, as another `slipway with` is {what}")
-
-        with lease.taken(self.stack.identity(), waiting=partial(waiting, "taking the builders down")) as held:
-            if not self.stack.load().nodes():
-                held.claim()
-            try:
-                with turns.taken(f"{held.name}-up", waiting=partial(waiting, "bringing the builders up")):
-                    state = self.up()
-                yield state
-            except BaseException:
-                try:
-                    self._leave(held)
-                except BuilderError as error:  # the first failure is the one to tell
-                    self.report(f"the builders could not be taken down: {error}")
-                raise
-            self._leave(held)
-
-    def _leave(self, held: Lease) -> None:
-        if not held.claimed:
-            self.report("the builders were up before, and stay up; to take them down: slipway down")
-        elif held.last():
-            self.report("taking the builders down")
-            self.down(self.plan_down())
-            self.report("the builders are down")
-        else:
-            self.report("another `slipway with` still uses the builders, and takes them down")
-
     def plan_down(self) -> Down:
         """Tell what `down` would do; nothing is changed."""
         state = self.stack.load()
@@ -124,6 +157,15 @@ class Lifecycle:
 
     def down(self, plan: Down) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left."""
+        identity = self.stack.load().identity
+        if identity and lease.in_use(identity):
+            raise StackFailed(
+                "a `slipway with` on this machine uses the builders",
+                hint="where it brought them up, it takes them down when its command has ended",
+            )
+        self._take_down(plan)
+
+    def _take_down(self, plan: Down) -> None:
         before = self.stack.load()
         if before.pending:
             self._recover()
@@ -168,11 +210,11 @@ class Lifecycle:
         try:
             operation()
         except StackFailed as error:
-            if _UNAUTHORIZED not in str(error) or not (providers := self.stack.load().providers):
+            if _UNAUTHORIZED not in str(error):
                 raise
             self._cloud().existing({"slipway-id": "none"})  # TokenRejected, if it is the one that is set
             self.report("the token on record is refused; recording the one that is set")
-            self.stack.record(providers)
+            self.stack.refresh(run_program=True)
             operation()
 
     def _clear(self, lock: Locked) -> None:

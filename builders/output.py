@@ -33,8 +33,11 @@ def result_json(value: Any) -> None:
 
 
 def progress(line: str) -> None:
-    """Say what is being done."""
-    print(f"slipway: {line}", file=sys.stderr, flush=True)
+    """Say what is being done; where nobody can hear it any more, as on a closed terminal, it is done all the same."""
+    try:
+        print(f"slipway: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def error(message: str, hint: str | None = None) -> None:

@@ -10,26 +10,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def passed_on(process: subprocess.Popen[bytes], *, kind: int | None = None) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on, both as `kind` if there is one, and collect them.
+def passed_on(
+    start: Callable[[], subprocess.Popen[bytes]], *, kind: int | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """Start a process and wait for its end; pass the signals that end this one on, all as `kind` if there is one, and collect them.
 
     A Ctrl-C at a terminal reaches the process by itself, being in the same process group; another could end it at once.
     """
+    process: subprocess.Popen[bytes] | None = None
     received: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGTERM or not _at_terminal():
+        if process and (number == signal.SIGTERM or not _at_terminal()):
             process.send_signal(kind or number)
 
-    handlers: dict[int, Any] = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {
+        each: signal.signal(each, pass_on) for each in ENDING if signal.getsignal(each) != signal.SIG_IGN
+    }
     try:
-        yield received
+        with start() as process:
+            for number in received:  # while it was started
+                process.send_signal(kind or number)
+            yield process, received
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -37,9 +47,24 @@ def passed_on(process: subprocess.Popen[bytes], *, kind: int | None = None) -> I
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, bool]:
     """Run a command on this terminal; return its exit code as a shell tells it, and whether there was a signal."""
-    with subprocess.Popen(command, env=environment) as process, passed_on(process) as received:
+    with passed_on(lambda: subprocess.Popen(command, env=environment)) as (process, received):
         code = process.wait()
     return (128 - code if code < 0 else code), bool(received)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Have whatever ends this process be an interrupt, as Ctrl-C is, so that what was begun is undone."""
+    handlers: dict[int, Any] = {
+        each: signal.signal(each, signal.default_int_handler)
+        for each in ENDING
+        if signal.getsignal(each) != signal.SIG_IGN  # as nohup has it
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _at_terminal() -> bool:

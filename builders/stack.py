@@ -51,10 +51,13 @@ _CURES = (
 )
 # What the engine and its providers say of a resource; the API's codes are in errors.API_ADVICE.
 _RESOURCE_CURES = (
-    (r" for architecture ", "correct slipway:image"),  # image NAME for architecture arm not found
-    (r"\bunauthorized\b", "set a token that may read and write: pulumi config set --secret hcloud:token"),
+    (r"image \S+ for architecture \S+ not found", "correct slipway:image"),
     (
-        r"no answer from the cluster|one of its contexts|cluster is unreachable|unreachable cluster|\bUnauthorized\b",
+        r"\(unauthorized,|code: unauthorized\b",
+        "set a token that may read and write: pulumi config set --secret hcloud:token",
+    ),
+    (
+        r"no answer from the cluster|one of its contexts|cluster is unreachable|unreachable cluster",
         "is the API server up; else correct kubeconfig and context of slipway:registry: "
         "the engine looks with those of the last run until, once: pulumi up --run-program",
     ),
@@ -94,12 +97,6 @@ class Stack:
         """Read the whole state, with its secrets in plain if asked for."""
         return State.from_json(self._ask("stack", "export", *(["--show-secrets"] if secrets else [])))
 
-    def identity(self) -> str:
-        """Return what tells the stack from all others, whatever folder it is operated from."""
-        name = self._ask("stack", "--show-name").strip()  # in full, however short it was typed
-        backend = json.loads(self._run("whoami", "--verbose", "--json"))["url"]
-        return f"{backend} {name}"
-
     def token_and_endpoint(self, environment: Mapping[str, str]) -> tuple[str, str | None]:
         """Return how the program reaches the Hetzner API: its settings first, then the vendor's variables."""
         asked = json.loads(self._ask("config", "--json", "--show-secrets", *self._settings()))
@@ -115,23 +112,20 @@ class Stack:
         """Run the program and make what it declares; the engine's display goes to stderr."""
         self._operate("up", "--skip-preview")
 
-    def record(self, urns: Iterable[str]) -> None:
-        """Put some resources alone on record as the program declares them now, without a look at any other."""
-        self._operate("up", "--skip-preview", "--refresh=false", *(word for urn in urns for word in ("--target", urn)))
-
     def destroy(self) -> None:
         """Remove everything that is not protected."""
         self._operate("destroy", "--skip-preview", "--exclude-protected")
 
-    def refresh(self) -> None:
-        """Look at everything on record, and forget the operations that a killed run began."""
-        self._operate("refresh", "--skip-preview", "--clear-pending-creates")
+    def refresh(self, *, run_program: bool = False) -> None:
+        """Look at everything on record, and forget the operations that a killed run began.
+
+        The engine looks with the token of the last run, unless the program is run to tell the one that is set now.
+        """
+        program = ["--run-program"] if run_program else []
+        self._operate("refresh", "--skip-preview", "--clear-pending-creates", *program)
 
     def _ask(self, *arguments: str) -> str:
-        return self._run(*arguments, *self._stack())
-
-    def _run(self, *arguments: str) -> str:
-        command = [_pulumi(), "--non-interactive", "--cwd", str(self.folder), *arguments]
+        command = [_pulumi(), "--non-interactive", "--cwd", str(self.folder), *arguments, *self._stack()]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=_environment()
         )
@@ -229,8 +223,11 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str, boo
     """Run the engine with its display on our stderr; return its exit code, what its stderr said, and whether we were interrupted."""
     sys.stderr.flush()
     with (
-        subprocess.Popen(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, env=environment) as engine,
-        signals.passed_on(engine, kind=signal.SIGINT) as received,  # it ends the steps under way and records them
+        # it ends the steps under way and records them
+        signals.passed_on(
+            lambda: subprocess.Popen(command, stdout=sys.stderr.fileno(), stderr=subprocess.PIPE, env=environment),
+            kind=signal.SIGINT,
+        ) as (engine, received),
     ):
         if engine.stderr is None:
             raise AssertionError

@@ -28,7 +28,6 @@ _TYPES = {
 _KINDS = {token: kind for kind, token in _TYPES.items()}
 _AUTHORITY = "pulumi-python:dynamic/slipway:Authority"
 _DEPLOYMENT = "kubernetes:apps/v1:Deployment"
-_PROVIDER = "pulumi:providers:hcloud"
 _BUILDX = "pulumi-python:dynamic/slipway:BuildxBuilder"
 # In the outputs after an update of a part (pulumi up --target): what depends on a resource that was not made.
 _UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -45,7 +44,6 @@ class Resource:
     protect: bool
     inputs: Mapping[str, Any] = field(repr=False)
     outputs: Mapping[str, Any] = field(repr=False)
-    urn: str = ""
 
     @property
     def kind(self) -> str | None:
@@ -80,6 +78,17 @@ class State:
         borne = {found.get(ID_LABEL) for found in labels if isinstance(found, dict)}
         own = {each.outputs.get("identity") for each in self.resources if each.type == _AUTHORITY}
         return frozenset(identity for identity in borne | own if identity)
+
+    @property
+    def identity(self) -> str | None:
+        """The stack's own id, None before its first `up` has ended."""
+        found = self.outputs.get("id")
+        return found if isinstance(found, str) else None
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """The ids of the servers on record."""
+        return frozenset(each.id for each in self.resources if each.kind == "server")
 
     def in_cloud(self) -> tuple[Resource, ...]:
         """Return the resources that are in the Hetzner project."""
@@ -120,11 +129,6 @@ class State:
         return (str(self.outputs.get("registry") or found.name), found.protect) if found else None
 
     @property
-    def providers(self) -> tuple[str, ...]:
-        """The URNs of what holds the token that resources on record are read and deleted with."""
-        return tuple(each.urn for each in self.resources if each.type == _PROVIDER)
-
-    @property
     def authority(self) -> str | None:
         """The certificate of the stack's authority, None before it has one."""
         found = (each.outputs.get("certificate") for each in self.resources if each.type == _AUTHORITY)
@@ -155,7 +159,6 @@ def _resource(record: Mapping[str, Any]) -> Resource:
         protect=bool(record.get("protect")),
         inputs=_plain(record.get("inputs") or {}),
         outputs=_plain(record.get("outputs") or {}),
-        urn=record["urn"],
     )
 
 

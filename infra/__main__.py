@@ -28,7 +28,7 @@ try:
         platform: buildkit.resolve(tarball.source, tarball.sha256) for platform, tarball in wanted.tarballs.items()
     }
     program = registry_program.pack() if wanted.registry else b""
-    if not pulumi.runtime.is_dry_run():  # a preview serves where there is no buildx too
+    if not pulumi.runtime.is_dry_run() and not all(node.exists for node in planned.nodes):
         for builder in planned.registrations:
             buildx.check_free(builder)  # the registration comes last, when all is rented
 except BuilderError as error:

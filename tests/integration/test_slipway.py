@@ -238,12 +238,12 @@ def test_with_has_the_builders_up_for_one_command(project):
     killed, _ = under_way(project)
     kill(killed)
     _, err = project.slipway("with", "true")
-    assert err.endswith("slipway: the builders were up before, and stay up; to take them down: slipway down\n")
+    assert err.endswith("slipway: the builders stay up: they were before, or `slipway up` was run since\n")
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
 
 
 def test_of_several_with_on_one_machine_the_last_takes_the_builders_down(project):
-    """None of them loses the builders under its command, whoever brought them up."""
+    """None of them loses the builders under its command, whoever brought them up, to a `slipway down` neither."""
     first, first_done = under_way(project)
     second, second_done = under_way(project, "-s", "dev")
 
@@ -251,6 +251,8 @@ def test_of_several_with_on_one_machine_the_last_takes_the_builders_down(project
     _, err = first.communicate(timeout=60)
     assert first.returncode == 0
     assert err.endswith("slipway: another `slipway with` still uses the builders, and takes them down\n")
+    _, err = project.slipway("down", "--yes", code=1)
+    assert "error: a `slipway with` on this machine uses the builders\n" in err
     assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
 
     second_done.touch()
@@ -259,15 +261,65 @@ def test_of_several_with_on_one_machine_the_last_takes_the_builders_down(project
     assert project.names() == ["slipway-dev-amd64-1-ipv4"]
 
 
-def test_a_with_that_is_told_to_end_ends_its_command_and_takes_the_builders_down(project):
-    """As a CI system does it."""
+def test_an_up_during_a_with_keeps_the_builders_up(project):
+    """Whoever types it wants them to be there afterwards."""
+    process, done = under_way(project)
+    project.slipway("up")
+
+    done.touch()
+
+    _, err = process.communicate(timeout=60)
+    assert err.endswith("slipway: the builders stay up: they were before, or `slipway up` was run since\n")
+    assert project.names() == ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_with_that_is_told_to_end_ends_its_command_and_takes_the_builders_down(project, number):
+    """As a CI system does it, or a terminal that is closed; nobody need listen any more."""
     process, _ = under_way(project)
+    process.stderr.close()
+
+    os.kill(process.pid, number)
+
+    assert process.wait(60) == 128 + number
+    process.stdout.close()
+    assert project.names() == ["slipway-dev-amd64-1-ipv4"]
+
+
+@pytest.mark.parametrize("moment", ["before", "in up", "after"])
+def test_a_with_that_is_told_to_end_at_another_moment_says_what_may_be_left(project, moment):
+    """Between two steps of the engine too."""
+    slow = project.folder.parent / "slow" / "pulumi"
+    slow.parent.mkdir()
+    once = {"before": 1, "in up": 0, "after": 3}[
+        moment
+    ]  # which export is slow: before the run, none, or for the way down
+    slow.write_text(
+        f"""#!/bin/sh
+case "$*" in
+*" stack export"*) echo x >>{slow}.count; [ $(wc -l <{slow}.count) != {once} ] || {{ touch {slow}.now; sleep 2; }} ;;
+*" up "*) [ {once} != 0 ] || touch {slow}.now ;;
+esac
+exec {shutil.which("pulumi", path=project.environment["PATH"])} "$@"
+"""
+    )
+    slow.chmod(0o755)
+    process = project.start("with", "echo", "built", PATH=f"{slow.parent}:{project.environment['PATH']}")
+    while not slow.with_name("pulumi.now").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    if moment == "in up":
+        project.until("/servers")
 
     os.kill(process.pid, signal.SIGTERM)
 
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, err
-    assert project.names() == ["slipway-dev-amd64-1-ipv4"]
+    out, err = process.communicate(timeout=60)
+    if moment == "after":
+        assert (process.returncode, out) == (1, "built\n")
+        assert err.endswith("slipway: the builders may still be up, and cost: slipway down (interrupted)\n")
+    else:
+        assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "slipway: interrupted")
+        assert project.listing("servers") == []
 
 
 def test_a_with_whose_up_fails_leaves_nothing_and_runs_nothing(project):
@@ -275,8 +327,20 @@ def test_a_with_whose_up_fails_leaves_nothing_and_runs_nothing(project):
     out, err = project.slipway("with", "echo", "built", code=1, UNUSABLE_KEY="1")
 
     assert (out, err.splitlines()[-1].startswith("error: ")) == ("", True), err
-    assert "slipway: the builders are down\n" in err
     assert project.listing("servers") == []
+
+
+def test_a_with_that_meets_another_run_leaves_that_runs_builders_alone(project):
+    """It has made nothing, so it takes nothing down."""
+    other = project.start("up", SLEEP="4")
+    while not project.locks():
+        time.sleep(0.02)
+
+    _, err = project.slipway("with", "true", code=1)
+
+    assert "error: the stack is locked by " in err
+    _, err = other.communicate(timeout=60)
+    assert (other.returncode, project.names()) == (0, ["slipway-dev-amd64-1", "slipway-dev-amd64-1-ipv4"]), err
 
 
 @pytest.mark.parametrize(
