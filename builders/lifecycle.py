@@ -102,7 +102,7 @@ class Lifecycle:
         """Tell whether a run that failed has made servers, or has not recorded all that it began."""
         try:
             after = self.stack.load()
-        except BuilderError:
+        except (BuilderError, KeyboardInterrupt):  # as who ends a run by a signal may send it twice
             return True
         return bool(after.servers - before.servers or after.pending)
 
