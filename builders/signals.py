@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @contextmanager
 def passed_on(
@@ -32,9 +30,7 @@ def passed_on(
         if process and (number == signal.SIGTERM or not _at_terminal()):
             process.send_signal(kind or number)
 
-    handlers: dict[int, Any] = {
-        each: signal.signal(each, pass_on) for each in ENDING if signal.getsignal(each) != signal.SIG_IGN
-    }
+    handlers: dict[int, Any] = {each: signal.signal(each, pass_on) for each in _ending()}
     try:
         with start() as process:
             for number in received:  # while it was started
@@ -55,16 +51,18 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 @contextmanager
 def interrupting() -> Iterator[None]:
     """Have whatever ends this process be an interrupt, as Ctrl-C is, so that what was begun is undone."""
-    handlers: dict[int, Any] = {
-        each: signal.signal(each, signal.default_int_handler)
-        for each in ENDING
-        if signal.getsignal(each) != signal.SIG_IGN  # as nohup has it
-    }
+    handlers: dict[int, Any] = {each: signal.signal(each, signal.default_int_handler) for each in _ending()}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _ending() -> tuple[int, ...]:
+    """Return the signals that end a process; not the one that nohup has made it ignore."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _at_terminal() -> bool:
