@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,14 @@ from typing import Any
 import pytest
 
 from scripts.localcloud import cgroups, network
+
+
+@pytest.fixture
+def heard():
+    """Let what is started hear SIGHUP, though nohup may have started this."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

@@ -274,6 +274,7 @@ def test_an_up_during_a_with_keeps_the_builders_up(project):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("heard")
 def test_a_with_that_is_told_to_end_ends_its_command_and_takes_the_builders_down(project, number):
     """As a CI system does it, or a terminal that is closed; nobody need listen any more."""
     process, _ = under_way(project)

@@ -96,17 +96,10 @@ def test_the_registry_becomes_writable_by_itself(kept, slipway):
     _whole(kept, slipway)
 
 
-@pytest.fixture
-def heard():
-    """Let what is started hear SIGHUP, though nohup may have started this."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.timeout(180)
-def test_it_restores_the_registry_when_it_is_told_to_stop(kept, slipway, told, heard):  # noqa: ARG001
+@pytest.mark.usefixtures("heard")
+def test_it_restores_the_registry_when_it_is_told_to_stop(kept, slipway, told):
     """SIGTERM, as Kubernetes ends a job at its deadline; SIGHUP, as of a terminal that is closed."""
     code, rest = _collect_until(kept, "asking the registry's own", lambda process: process.send_signal(told))
 
