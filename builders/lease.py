@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One use; `name` is the same for all users of the stack."""
+    """One use."""
 
-    name: str
     _file: TextIO
 
     @property
@@ -55,7 +54,7 @@ def taken(identity: str, *, waiting: Callable[[], None]) -> Iterator[Lease]:
         if not turns.locked(file, fcntl.LOCK_SH):
             waiting()
             fcntl.flock(file, fcntl.LOCK_SH)
-        yield Lease(_file(identity).stem, file)
+        yield Lease(file)
 
 
 def keep(identity: str) -> None:

@@ -71,7 +71,7 @@ class Lifecycle:
             # Before the first `up` there is nobody to meet.
             held = self._join(users, before) if before.identity else None
             try:
-                with turns.taken(f"{held.name}-up", waiting=self._waiting) if held else nullcontext():
+                with turns.taken(f"with-{before.identity}-up", waiting=self._waiting) if held else nullcontext():
                     before = self.stack.load() if held else before  # others of this machine may have changed it
                     state = self._bring_up(before)
             except Locked:  # what comes of that run is not ours
@@ -115,7 +115,8 @@ class Lifecycle:
                 self.report("another `slipway with` still uses the builders, and takes them down")
             else:
                 self.report("taking the builders down")
-                self._take_down(self.plan_down())
+                state = self.stack.load()
+                self._take_down(state, self._plan_down(state))
                 self.report("the builders are down")
         except (BuilderError, OSError, KeyboardInterrupt) as error:
             self.report(f"the builders may still be up, and cost: slipway down ({str(error) or 'interrupted'})")
@@ -145,7 +146,9 @@ class Lifecycle:
 
     def plan_down(self) -> Down:
         """Tell what `down` would do; nothing is changed."""
-        state = self.stack.load()
+        return self._plan_down(self.stack.load())
+
+    def _plan_down(self, state: State) -> Down:
         cloud = self._cloud() if state.identities else None
         prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
         return Down(
@@ -157,16 +160,15 @@ class Lifecycle:
 
     def down(self, plan: Down) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left."""
-        identity = self.stack.load().identity
-        if identity and lease.in_use(identity):
+        before = self.stack.load()
+        if before.identity and lease.in_use(before.identity):
             raise StackFailed(
                 "a `slipway with` on this machine uses the builders",
                 hint="where it brought them up, it takes them down when its command has ended",
             )
-        self._take_down(plan)
+        self._take_down(before, plan)
 
-    def _take_down(self, plan: Down) -> None:
-        before = self.stack.load()
+    def _take_down(self, before: State, plan: Down) -> None:
         if before.pending:
             self._recover()
         if before.resources:

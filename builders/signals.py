@@ -30,15 +30,12 @@ def passed_on(
         if process and (number == signal.SIGTERM or not _at_terminal()):
             process.send_signal(kind or number)
 
-    handlers: dict[int, Any] = {each: signal.signal(each, pass_on) for each in _ending()}
-    try:
-        with start() as process:
+    with _handled_by(pass_on):
+        process = start()
+        with process:
             for number in received:  # while it was started
                 process.send_signal(kind or number)
             yield process, received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[int, bool]:
@@ -51,18 +48,22 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 @contextmanager
 def interrupting() -> Iterator[None]:
     """Have whatever ends this process be an interrupt, as Ctrl-C is, so that what was begun is undone."""
-    handlers: dict[int, Any] = {each: signal.signal(each, signal.default_int_handler) for each in _ending()}
+    with _handled_by(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Handle the signals that end a process, but for the one that nohup has made it ignore."""
+    ending = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    before: dict[int, Any] = {each: signal.signal(each, handler) for each in ending}
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _ending() -> tuple[int, ...]:
-    """Return the signals that end a process; not the one that nohup has made it ignore."""
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _at_terminal() -> bool:

@@ -78,8 +78,7 @@ def of_stack(state: State, *, now: datetime) -> Status:
                     _Asked(builder=builder, endpoint=node, version=up[node.name].buildkit_version, folder=folder)
                     for node in there
                 ]
-        nodes_asked = _ask(asked, now)
-        return Status(nodes=nodes_asked, connected=dict(zip(builders, connected, strict=True)))
+        return Status(nodes=_ask(asked, now), connected=dict(zip(builders, connected, strict=True)))
 
 
 def of_machine(*, now: datetime) -> Status:

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -57,32 +57,36 @@ def _read(path):
         return b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KubernetesStack:
-    """A project with one stack, and the API server that it is about."""
+@dataclass(frozen=True, kw_only=True)
+class PulumiStack:
+    """A project of one program with one stack."""
 
     folder: Path
     environment: dict[str, str]
-    api: Any
+    imports: ClassVar[str] = "import pulumi\n"
 
     def write(self, program: str) -> None:
         """Replace the program."""
-        text = "import pulumi\nimport pulumi_kubernetes as k8s\n" + textwrap.dedent(program)
-        (self.folder / "__main__.py").write_text(text)
+        (self.folder / "__main__.py").write_text(self.imports + textwrap.dedent(program))
 
-    def run(self, *arguments: str, fails: bool = False, **environment: str) -> str:
-        """Run the engine to its end and return what it said."""
-        done = subprocess.run(
+    def start(self, *arguments: str, environment: dict[str, str] | None = None, **options: Any) -> Any:
+        """Start the engine."""
+        return subprocess.Popen(
             ["pulumi", *arguments, "--non-interactive", "--color=never"],
             cwd=self.folder,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            check=False,
+            **options,
         )
-        assert bool(done.returncode) is fails, done.stdout
-        return done.stdout
+
+    def run(self, *arguments: str, fails: bool = False, **environment: str) -> str:
+        """Run the engine to its end and return what it said."""
+        process = self.start(*arguments, environment=environment)
+        said, _ = process.communicate()
+        assert bool(process.returncode) is fails, said
+        return said
 
     def up(self, **options: Any) -> str:
         """Run `pulumi up` without a preview."""
@@ -98,32 +102,44 @@ class KubernetesStack:
         return {item["urn"].rpartition("::")[2]: item for item in state["deployment"].get("resources", ())}
 
 
+def make_stack(kind: Any, home: Path, *, project: str, environment: dict[str, str], **fields: Any) -> Any:
+    """Make a project in a folder, with a state of its own, and its stack `dev`: a PulumiStack of that kind."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
+    path = [str(Path(sys.executable).parent), str(cache / "bin"), os.environ["PATH"], str(cache / "plugins")]
+    for folder in ("state", "program"):
+        (home / folder).mkdir()
+    own = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "HCLOUD_"))},
+        "PATH": os.pathsep.join(path),
+        "PULUMI_HOME": str(home / "home"),
+        "PULUMI_BACKEND_URL": f"file://{home}/state",
+        "PULUMI_CONFIG_PASSPHRASE": "test",
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+    }
+    assert shutil.which("pulumi", path=own["PATH"]), "no pulumi: run scripts/setup"
+    runtime = {"name": "python", "options": {"virtualenv": str(Path(sys.prefix))}}
+    (home / "program" / "Pulumi.yaml").write_text(f"name: {project}\nruntime: {json.dumps(runtime)}\n")
+    stack = kind(folder=home / "program", environment={**own, **environment}, **fields)
+    stack.run("stack", "init", "dev")
+    return stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesStack(PulumiStack):
+    """A stack, and the API server that it is about."""
+
+    api: Any
+    imports: ClassVar[str] = "import pulumi\nimport pulumi_kubernetes as k8s\n"
+
+
 @pytest.fixture(name="kubernetes_stack_for")
 def _kubernetes_stack_for(tmp_path):
     """Give a function that makes a project and a stack whose cluster is the kubeconfig's."""
 
     def make(kubeconfig, api=None):
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
-        path = [str(Path(sys.executable).parent), str(cache / "bin"), os.environ["PATH"], str(cache / "plugins")]
-        (tmp_path / "state").mkdir()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-        environment = {
-            **kept,
-            "PATH": os.pathsep.join(path),
-            "KUBECONFIG": str(kubeconfig),
-            "PULUMI_HOME": str(tmp_path / "home"),
-            "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
-            "PULUMI_CONFIG_PASSPHRASE": "test",
-            "PULUMI_SKIP_UPDATE_CHECK": "1",
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
-        }
-        assert shutil.which("pulumi", path=environment["PATH"]), "no pulumi: run scripts/setup"
-        runtime = {"name": "python", "options": {"virtualenv": str(Path(sys.prefix))}}
-        folder = tmp_path / "program"
-        folder.mkdir()
-        (folder / "Pulumi.yaml").write_text(f"name: slipway\nruntime: {json.dumps(runtime)}\n")
-        stack = KubernetesStack(folder=folder, environment=environment, api=api)
-        stack.run("stack", "init", "dev")
-        return stack
+        return make_stack(
+            KubernetesStack, tmp_path, project="slipway", environment={"KUBECONFIG": str(kubeconfig)}, api=api
+        )
 
     return make

@@ -8,22 +8,21 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
-import sys
-import textwrap
 import time
 import urllib.error
 import urllib.request
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
+
+from tests.integration.conftest import PulumiStack, make_stack
 
 TOKEN = "of-the-tests"
 
@@ -138,50 +137,12 @@ def _kubernetes_stack(kubernetes_stack_for, api_server):
     return kubernetes_stack_for(api_server.kubeconfig, api_server)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stack:
-    """A project with one stack, and the cloud that it is about."""
+@dataclass(frozen=True, kw_only=True)
+class Stack(PulumiStack):
+    """A stack, and the cloud that it is about."""
 
-    folder: Path
-    environment: dict[str, str]
     cloud: Any
-
-    def write(self, program: str) -> None:
-        """Replace the program."""
-        text = "import pulumi\nimport pulumi_hcloud as hcloud\n" + textwrap.dedent(program)
-        (self.folder / "__main__.py").write_text(text)
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start the engine."""
-        return subprocess.Popen(
-            ["pulumi", *arguments, "--non-interactive", "--color=never"],
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
-
-    def run(self, *arguments: str, fails: bool = False) -> str:
-        """Run the engine to its end and return what it said."""
-        process = self.start(*arguments)
-        said, _ = process.communicate()
-        assert bool(process.returncode) is fails, said
-        return said
-
-    def up(self, **options: Any) -> str:
-        """Run `pulumi up` without a preview."""
-        return self.run("up", "--yes", "--skip-preview", **options)
-
-    def destroy(self, **options: Any) -> str:
-        """Run `pulumi destroy` without a preview."""
-        return self.run("destroy", "--yes", "--skip-preview", **options)
-
-    def resources(self) -> dict[str, dict[str, Any]]:
-        """Return the state by resource name."""
-        state = json.loads(self.run("stack", "export"))
-        return {item["urn"].rpartition("::")[2]: item for item in state["deployment"].get("resources", ())}
+    imports: ClassVar[str] = "import pulumi\nimport pulumi_hcloud as hcloud\n"
 
     def requests(self) -> list[dict[str, Any]]:
         """Return what the cloud was asked since it was last forgotten."""
@@ -204,25 +165,7 @@ class Stack:
 
 @pytest.fixture(name="stack")
 def _stack(tmp_path, localcloud):
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
-    path = [str(Path(sys.executable).parent), str(cache / "bin"), os.environ["PATH"], str(cache / "plugins")]
-    (tmp_path / "state").mkdir()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PULUMI_", "HCLOUD_"))},
-        "PATH": os.pathsep.join(path),
-        "PULUMI_HOME": str(tmp_path / "home"),
-        "PULUMI_BACKEND_URL": f"file://{tmp_path}/state",
-        "PULUMI_CONFIG_PASSPHRASE": "test",
-        "PULUMI_SKIP_UPDATE_CHECK": "1",
-        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
-    }
-    assert shutil.which("pulumi", path=environment["PATH"]), "no pulumi: run scripts/setup"
-    runtime = {"name": "python", "options": {"virtualenv": str(Path(sys.prefix))}}
-    folder = tmp_path / "program"
-    folder.mkdir()
-    (folder / "Pulumi.yaml").write_text(json.dumps({"name": "test", "runtime": runtime}))
-    stack = Stack(folder=folder, environment=environment, cloud=localcloud)
-    stack.run("stack", "init", "dev")
+    stack = make_stack(Stack, tmp_path, project="test", environment={}, cloud=localcloud)
     settings = {"endpoint": localcloud.endpoint, "pollFunction": "constant", "pollInterval": "20ms"}
     plain = [f"--plaintext=hcloud:{name}={value}" for name, value in settings.items()]
     stack.run("config", "set-all", *plain, f"--secret=hcloud:token={localcloud.token}")
