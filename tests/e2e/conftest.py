@@ -314,7 +314,7 @@ class Node:
 @pytest.fixture(scope="session")
 def make_node(cloud):
     """Rent a machine through the API and nothing more: `make_node("amd64", user_data=…)`; it is deleted at the end."""
-    client = Client(token=cloud.token, api_endpoint=cloud.endpoint, poll_interval=0.1)
+    client = Client(token=cloud.token, api_endpoint=cloud.endpoint, poll_interval=0.1, poll_max_retries=1_000)
     authority = certificates.create_authority("test", now=datetime.now(UTC))
     made = []
 

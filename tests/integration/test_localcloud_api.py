@@ -31,7 +31,9 @@ SSH_IN = FirewallRule(direction="in", protocol="tcp", port="22", source_ips=["19
 @pytest.fixture
 def client(localcloud):
     """Make the official client."""
-    return hcloud.Client(localcloud.token, api_endpoint=localcloud.endpoint, poll_interval=0.005)
+    return hcloud.Client(
+        localcloud.token, api_endpoint=localcloud.endpoint, poll_interval=0.005, poll_max_retries=5_000
+    )
 
 
 def order(client, name="one", server_type=CX23, *, wait=True, **options):

@@ -79,7 +79,9 @@ def client(up):
     """Give the official client, set up by nothing but what `env` prints."""
     lines = _done("env", "--state", str(up)).splitlines()
     told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
-    return Client(token=told["HCLOUD_TOKEN"], api_endpoint=told["HCLOUD_ENDPOINT"], poll_interval=0.05)
+    return Client(
+        token=told["HCLOUD_TOKEN"], api_endpoint=told["HCLOUD_ENDPOINT"], poll_interval=0.05, poll_max_retries=1_000
+    )
 
 
 def _server(client, name="web-1"):

@@ -97,7 +97,9 @@ def client(cloud):
 
 def connect(address):
     """Make the official client of a local cloud."""
-    client = hcloud.Client(address.token, api_endpoint=address.endpoint, poll_interval=0.002)
+    client = hcloud.Client(  # its own 120 looks would be over before an action that is held up for long
+        address.token, api_endpoint=address.endpoint, poll_interval=0.002, poll_max_retries=10_000
+    )
     client._client._retry_interval_func = lambda _: 0.01
     return client
 
