@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
+_SHOWN = 100
+"""Letters of a value that an error repeats; a name is shorter, a key is longer."""
 
 
 class Problem(Exception):
@@ -55,24 +57,40 @@ def suggest(word: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def text(value: str | None) -> str:
+def shown(value: Any) -> str:
+    """Show a value as it was given; of what is long or has lines, as a key in the wrong field, tell only how much."""
+    given = repr(value)
+    if isinstance(value, str):
+        if "\n" in value.strip():
+            return f"a text of {len(value.splitlines())} lines"
+        return given if len(given) <= _SHOWN else f"a text of {len(value)} letters"
+    if "\\n" not in given and len(given) <= _SHOWN:
+        return given
+    if isinstance(value, dict):
+        return f"an object of {len(value)} fields"
+    return f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
+
+
+def text(value: Any) -> str:
     """Want a text that is not empty."""
-    if not value:
+    if value is None or value == "":
         raise Problem("not set")
+    if not isinstance(value, str):
+        raise Problem(f"{shown(value)} is no text")
     return value
 
 
 def name(value: Any) -> str:
     """Want a name that can stand in host names."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise Problem(f"{value!r} is no name: small letters, digits and dashes, at most 32, a letter first")
+        raise Problem(f"{shown(value)} is no name: small letters, digits and dashes, at most 32, a letter first")
     return value
 
 
 def boolean(value: str | None) -> bool:
     """Want true or false, as a stack's configuration writes them."""
     if value not in {"true", "false"}:
-        raise Problem(f"{value!r} is neither true nor false")
+        raise Problem(f"{shown(value)} is neither true nor false")
     return value == "true"
 
 
@@ -81,7 +99,7 @@ def one_of(*choices: str) -> Callable[[str | None], str]:
 
     def parse_choice(value: str | None) -> str:
         if value not in choices:
-            raise Problem(f"{value!r} is not one of {', '.join(choices)}")
+            raise Problem(f"{shown(value)} is not one of {', '.join(choices)}")
         return value
 
     return parse_choice
@@ -96,7 +114,7 @@ def integer(least: int, most: int) -> Callable[[Any], int]:
         except (TypeError, ValueError):
             number = None
         if number is None or not least <= number <= most:
-            raise Problem(f"{value!r} is not a whole number from {least} to {most}")
+            raise Problem(f"{shown(value)} is not a whole number from {least} to {most}")
         return number
 
     return parse_integer
@@ -104,26 +122,31 @@ def integer(least: int, most: int) -> Callable[[Any], int]:
 
 def decoded(value: str | None, kind: type, example: str) -> Any:
     """Decode a list or an object; an empty one where nothing is given."""
-    try:
-        decoded = json.loads(value) if value else kind()
-    except json.JSONDecodeError:
-        decoded = None
+    decoded, mistake = kind(), ""
+    if value:
+        try:
+            decoded = json.loads(value)
+        except json.JSONDecodeError as error:
+            decoded = None
+            if value.lstrip().startswith(("[", "{")):
+                mistake = f" ({error.msg} at line {error.lineno}, letter {error.colno})"
     if not isinstance(decoded, kind):
-        raise Problem(f"{value!r} is not {'a list' if kind is list else 'an object'}, for example {example}")
+        wanted = "a list" if kind is list else "an object"
+        raise Problem(f"{shown(value)} is not {wanted}{mistake}, for example {example}")
     return decoded
 
 
 def strings(value: Any, what: str) -> tuple[str, ...]:
     """Want a list of texts, at least one."""
     if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
-        raise Problem(f"{what}: {value!r} is not a list of names")
+        raise Problem(f"{what}: {shown(value)} is not a list of names")
     return tuple(value)
 
 
 def fields(entry: Any, required: tuple[str, ...], optional: tuple[str, ...], what: str) -> dict[str, Any]:
     """Want an object with these fields and no others."""
     if not isinstance(entry, dict):
-        raise Problem(f"{what}: {entry!r} is not an object")
+        raise Problem(f"{what}: {shown(entry)} is not an object")
     known = [*required, *optional]
     lines = [f"{what}: unknown field {key!r}, {suggest(key, known)}" for key in entry if key not in known]
     lines += [f"{what}: {key} is missing" for key in required if key not in entry]
@@ -139,7 +162,7 @@ def cidrs(value: str | None) -> tuple[str, ...]:
         try:
             networks.append(_network(each))
         except ValueError as error:
-            problems.append(f"{each!r} is no network: {error}")
+            problems.append(f"{shown(each)} is no network: {error}")
     if problems:
         raise Problem("\n".join(problems))
     return tuple(networks)
@@ -149,7 +172,7 @@ def typed(fields: dict[str, Any], key: str, kind: type, what: str) -> Any:
     """Return an optional field, None where it is absent; the text "false" is no false."""
     value = fields.get(key)
     if value is not None and not isinstance(value, kind):
-        raise Problem(f"{what}: {key} {value!r} is {'neither true nor false' if kind is bool else 'no text'}")
+        raise Problem(f"{what}: {key} {shown(value)} is {'neither true nor false' if kind is bool else 'no text'}")
     return value
 
 
@@ -167,6 +190,7 @@ def each(entries: Iterable[Any], parse_entry: Callable[[Any], Any]) -> tuple[Any
 
 
 def _network(entry: Any) -> str:
-    if not isinstance(entry, str) or "%" in entry:  # Python takes numbers too, and an interface behind an address
+    # Python takes numbers too, and an interface behind an address, and repeats whatever it does not know.
+    if not isinstance(entry, str) or "%" in entry or len(entry) > _SHOWN:
         raise ValueError("write it as in 203.0.113.0/24")
     return str(ipaddress.ip_network(entry))

@@ -164,7 +164,7 @@ def _host(value: Any) -> str:
     match = _HOST.fullmatch(given)
     name, port = (match["name"], match["port"]) if match else ("", None)
     if ".." in name or (port is not None and not 1 <= int(port) <= 65535):
-        raise parsing.Problem(f"{value!r} is not a host name with an optional port")
+        raise parsing.Problem(f"{parsing.shown(value)} is not a host name with an optional port")
     if port is None and "." not in name and not name.startswith("["):
         raise parsing.Problem(f"{value!r} has no dot and no port: clients take {value}/app for docker.io/{value}/app")
     return given
@@ -173,7 +173,9 @@ def _host(value: Any) -> str:
 def _kubeconfig(value: Any) -> str:
     given = parsing.text(value)
     if not _is_content(given) and not given.startswith(("/", "~/")):
-        raise parsing.Problem(f"{given!r} is relative, and it is read from several folders: begin it with / or ~/")
+        raise parsing.Problem(
+            f"{parsing.shown(given)} is relative, and it is read from several folders: begin it with / or ~/"
+        )
     return given
 
 
@@ -278,7 +280,9 @@ def _schedule(value: Any) -> str:
     words = value.split() if isinstance(value, str) else []
     if words and (value in _CRON_NAMES or (len(words) == 5 and all(map(_is_cron_field, words, _CRON_FIELDS)))):
         return str(value)
-    raise parsing.Problem(f"{value!r} is not a schedule: minute, hour, day, month and weekday, for example 30 3 * * *")
+    raise parsing.Problem(
+        f"{parsing.shown(value)} is not a schedule: minute, hour, day, month and weekday, for example 30 3 * * *"
+    )
 
 
 def _is_cron_field(text: str, limits: tuple[str, int, int]) -> bool:
@@ -304,7 +308,7 @@ def _expression(value: Any) -> str:
     try:
         re.compile(parsing.text(value))
     except (re.error, TypeError) as error:
-        raise parsing.Problem(f"{value!r} is not a regular expression: {error}") from None
+        raise parsing.Problem(f"{parsing.shown(value)} is not a regular expression: {error}") from None
     return str(value)
 
 
@@ -319,7 +323,7 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
         if value is None:
             raise parsing.Problem(f"missing, give {what}")
         if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise parsing.Problem(f"{value!r} is not {what}")
+            raise parsing.Problem(f"{parsing.shown(value)} is not {what}")
         return value
 
     return parse_text
@@ -337,12 +341,12 @@ def _object(value: Any, example: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise parsing.Problem(f"{value!r} is not an object, for example {example}")
+        raise parsing.Problem(f"{parsing.shown(value)} is not an object, for example {example}")
     return value
 
 
 def _texts(value: Any) -> dict[str, str]:
     given = _object(value, '{"cert-manager.io/cluster-issuer": "letsencrypt"}')
     if odd := [key for key, each in given.items() if not isinstance(each, str)]:
-        raise parsing.Problem(f"{odd[0]}: {given[odd[0]]!r} is no text")
+        raise parsing.Problem(f"{odd[0]}: {parsing.shown(given[odd[0]])} is no text")
     return given

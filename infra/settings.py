@@ -141,7 +141,7 @@ def _price(value: str | None) -> Decimal | None:
     except InvalidOperation:
         price = Decimal(-1)
     if not price.is_finite() or price <= 0:
-        raise parsing.Problem(f"{value!r} is not a price per hour, for example 0.05")
+        raise parsing.Problem(f"{parsing.shown(value)} is not a price per hour, for example 0.05")
     return price
 
 
@@ -183,7 +183,7 @@ def _buildkit(value: str | None) -> dict[str, Any]:
         parsing.decoded(value, dict, '{"version": "v0.32.2", …}'), ("version", "tarballs"), (), "buildkit"
     )
     if not isinstance(fields["version"], str) or not _VERSION.fullmatch(fields["version"]):
-        raise parsing.Problem(f"version: {fields['version']!r} is no version, for example v0.32.2")
+        raise parsing.Problem(f"version: {parsing.shown(fields['version'])} is no version, for example v0.32.2")
     if not isinstance(fields["tarballs"], dict):
         raise parsing.Problem("tarballs: give {platform: {source, sha256}}")
     tarballs = parsing.each(fields["tarballs"].items(), lambda item: _tarball(*item))
@@ -221,10 +221,12 @@ def _registry(position: int, entry: Any) -> Registry:
     fields = parsing.fields(entry, ("host",), ("ca", "mirrors", "http"), what)
     host, ca = parsing.typed(fields, "host", str, what), parsing.typed(fields, "ca", str, what)
     if not host or not _REGISTRY_HOST.fullmatch(host):
-        raise parsing.Problem(f"{what}: host {host!r} is not a host name with an optional port")
+        raise parsing.Problem(f"{what}: host {parsing.shown(host)} is not a host name with an optional port")
     if ca is not None and "-----BEGIN CERTIFICATE-----" not in ca:
         raise parsing.Problem(f"{what}: ca of {host} is not a PEM certificate")
     mirrors = parsing.strings(fields["mirrors"], f"{what}: mirrors") if fields.get("mirrors") else ()
     if odd := [mirror for mirror in mirrors if not _MIRROR.fullmatch(mirror)]:
-        raise parsing.Problem(f"{what}: mirror {odd[0]!r} is not a host name with an optional port and path")
+        raise parsing.Problem(
+            f"{what}: mirror {parsing.shown(odd[0])} is not a host name with an optional port and path"
+        )
     return Registry(host=host, ca=ca, mirrors=mirrors, http=bool(parsing.typed(fields, "http", bool, what)))

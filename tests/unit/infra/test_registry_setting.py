@@ -5,7 +5,7 @@ import json
 import pytest
 
 from builders.errors import InvalidSetting
-from infra import registry_setting
+from infra import parsing, registry_setting
 from tests.unit.infra.conftest import BEHIND, LEAST, PEM
 
 
@@ -132,6 +132,8 @@ def test_behind_an_ingress_a_secret_may_be_for_an_address():
         ({"storage": {"size": "50 GB"}}, "storage: size: '50 GB' is not a size, for example 50Gi"),
         ({"storage": {}}, "storage: size: missing, give a size, for example 50Gi"),
         ({"storage": {"size": "0Gi"}}, "storage: size: '0Gi' is not a size, for example 50Gi"),
+        ({"context": ["prod"]}, "context: ['prod'] is no text"),
+        ({"kubeconfig": {"apiVersion": "v1"}}, "kubeconfig: {'apiVersion': 'v1'} is no text"),
         ({"kubeconfig": "prod"}, "kubeconfig: 'prod' is relative, and it is read from several folders: begin it with / or ~/"),
         ({"service": {}}, "service: give either nodePort, 30000 to 32767, or ingress"),
         ({"service": {"nodePort": 80}}, "service: nodePort: 80 is not a whole number from 30000 to 32767"),
@@ -169,6 +171,28 @@ def test_every_problem_is_told_at_once():
         "storage: klass: unknown field, did you mean 'class'?",
         "host: 'a b' is not a host name with an optional port",
     }
+
+
+_KEY = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQkR3l0bG9uZ3NlY3JldHRoYXRtdXN0bm90YmVzaG93bg==\n"
+
+
+@pytest.mark.parametrize("key", [_KEY, _KEY.replace("\n", "\\n"), {"token": _KEY}, [_KEY], {"token": "ab" * 60}])
+@pytest.mark.parametrize("field", ["host", "service", "storage", "tls", "users", "collection", "images"])
+def test_a_key_in_the_wrong_field_is_not_shown(field, key):
+    """What is long or has lines is told by its size alone."""
+    told = "\n".join(_problems(**{field: key}))
+
+    assert told.startswith(field)
+    assert not any(part in told for part in ("MC4C", "BEGIN", "abab"))
+
+
+def test_what_is_no_json_is_not_shown_and_its_mistake_is():
+    """A kubeconfig as content is in the setting too."""
+    with pytest.raises(parsing.Problem) as caught:
+        parsing.decoded(json.dumps({**LEAST, "kubeconfig": _KEY}, indent=1).replace('",\n', '"\n', 1), dict, "{}")
+
+    assert "MC4C" not in str(caught.value)
+    assert "Expecting ',' delimiter at line 3, letter 2" in str(caught.value)
 
 
 @pytest.mark.parametrize(
