@@ -331,6 +331,16 @@ def _write_private(path: Path, text: str) -> None:
     files.replace(path, text)
 
 
+class _Version(argparse.Action):
+    """Look the version up when it is asked for: that takes longer than all other arguments."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        output.result(f"slipway {version('slipway')}")
+        parser.exit()
+
+
 class _VerbParser(registry.VerbParser):
     """A verb's parser that can leave all that follows to somebody else, in `arguments`, in order; `words` is what was typed."""
 
@@ -360,6 +370,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Native multi-architecture image builders on Hetzner that exist only while they are needed.",
         epilog="example: slipway up && docker buildx build --builder slipway-dev --platform linux/amd64,linux/arm64 .",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show slipway's version")
     _take_common(parser)
     parser.set_defaults(cwd=Path(), stack=None, config_file=None, debug=False)
     verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_VerbParser)

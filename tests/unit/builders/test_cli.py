@@ -1,14 +1,19 @@
 """The command's surface: verbs, help, exit codes, and how it starts."""
 
 import io
+import re
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
 from builders import cli
 
-VERBS = ("up", "down", "status", "connect", "invite", "disconnect")
+VERBS = (
+    *("up", "down", "with", "status", "build", "connect", "invite", "disconnect"),
+    *("merge", "inspect", "verify", "backup", "backups", "restore", "untag", "gc"),
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -30,8 +35,16 @@ def test_the_list_of_verbs_is_the_whole_of_it(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
 
-    shown = capsys.readouterr().out
-    assert [verb for verb in VERBS if f"\n    {verb} " in shown or f"\n    {verb}\n" in shown] == list(VERBS)
+    assert re.findall(r"\n    (\w+)", capsys.readouterr().out) == list(VERBS)
+
+
+def test_the_version_is_the_packages(capsys):
+    """What a report of a fault begins with."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"slipway {metadata.version('slipway')}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["upp"], ["status", "--format", "xml"], ["invite"]])
