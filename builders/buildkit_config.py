@@ -17,12 +17,13 @@ LIBRARY = "/usr/local/lib/slipway"
 CURRENT = f"{LIBRARY}/buildkit"  # a link to the folder of the version in use
 CONFIG = "/etc/buildkit"
 SOCKET = "/run/buildkit/buildkitd.sock"
+BUILDCTL = f"{CURRENT}/bin/buildctl --addr unix://{SOCKET}"
 GUARD_UNIT = "slipway-guard.service"
 BUILDKIT_UNIT = "buildkit.service"
 GUARD_FILES = frozenset(
     {"/etc/slipway/guard.nft", "/etc/sysctl.d/90-slipway.conf", f"/etc/systemd/system/{GUARD_UNIT}"}
 )
-STOP_TIMEOUT_MIN = 15  # how long a restart waits for running builds
+STOP_TIMEOUT_MIN = 15  # how long a restart, and who takes the server away, waits for running builds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -81,7 +81,7 @@ def _down(options: argparse.Namespace) -> int:
         if not options.yes and plan.takes_something and not _confirmed("remove these?"):
             output.progress("nothing was removed")
             return 1
-        lifecycle.down(plan)
+        lifecycle.down(plan, drain=not options.now)
     if options.format == "json":
         output.result_json(output.down_json(plan))
     elif not options.dry_run:
@@ -426,6 +426,7 @@ def _take_down(down: argparse.ArgumentParser) -> None:
     connection.add_format(down)
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
+    down.add_argument("--now", action="store_true", help="do not wait for builds under way")
 
 
 def _take_with(with_: argparse.ArgumentParser) -> None:

@@ -7,12 +7,13 @@ stack's own id in the Hetzner project but are not in its state.
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
-from builders import lease, refusals, registration, turns
+from builders import draining, lease, refusals, registration, turns
 from builders.errors import BuilderError, StackFailed
 from builders.hetzner import Hetzner
 from builders.stack import Locked
@@ -32,13 +33,15 @@ _UNAUTHORIZED = "(unauthorized"  # the API's code, as the provider tells it
 class Down:
     """What taking a stack down means: what goes, what stays and its price a month, what a killed run left.
 
-    `registry`: the host of the one on a cluster, and whether it stays.
+    `registry`: the host of the one on a cluster, and whether it stays. `builds`: how many are under way, by node; None
+    where it cannot be asked.
     """
 
     going: tuple[Resource, ...]
     staying: tuple[tuple[Resource, Decimal], ...]
     orphans: tuple[Kept, ...]
     registry: tuple[str, bool] | None = None
+    builds: Mapping[str, int | None] = field(default_factory=dict)
 
     @property
     def takes_something(self) -> bool:
@@ -115,8 +118,10 @@ class Lifecycle:
                 self.report("another `slipway with` still uses the builders, and takes them down")
             else:
                 self.report("taking the builders down")
-                state = self.stack.load()
-                self._take_down(state, self._plan_down(state))
+                state = self.stack.load(secrets=True)
+                plan = self._plan_down(state)
+                draining.wait(plan.builds, partial(draining.count, state), report=self.report)
+                self._take_down(state, plan)
                 self.report("the builders are down")
         except (BuilderError, OSError, KeyboardInterrupt) as error:
             self.report(f"the builders may still be up, and cost: slipway down ({str(error) or 'interrupted'})")
@@ -146,7 +151,7 @@ class Lifecycle:
 
     def plan_down(self) -> Down:
         """Tell what `down` would do; nothing is changed."""
-        return self._plan_down(self.stack.load())
+        return self._plan_down(self.stack.load(secrets=True))
 
     def _plan_down(self, state: State) -> Down:
         cloud = self._cloud() if state.identities else None
@@ -156,16 +161,22 @@ class Lifecycle:
             staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
             orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
             registry=state.registry,
+            builds=draining.count(state),
         )
 
-    def down(self, plan: Down) -> None:
-        """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left."""
-        before = self.stack.load()
+    def down(self, plan: Down, *, drain: bool = True) -> None:
+        """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left.
+
+        Where builds were under way when it was planned, they come to their end before, unless `drain` is false.
+        """
+        before = self.stack.load(secrets=drain and any(plan.builds.values()))
         if before.identity and lease.in_use(before.identity):
             raise StackFailed(
                 "a `slipway with` on this machine uses the builders",
                 hint="where it brought them up, it takes them down when its command has ended",
             )
+        if drain:
+            draining.wait(plan.builds, partial(draining.count, before), report=self.report)
         self._take_down(before, plan)
 
     def _take_down(self, before: State, plan: Down) -> None:

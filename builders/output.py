@@ -145,6 +145,16 @@ def down_plan(plan: Down) -> str:
             for each, price in plan.staying
         ),
     ]
+    lines += [
+        f"  node {node}: "
+        + (
+            "cannot be asked for its builds"
+            if builds is None
+            else f"builds under way, waited for without --now: {builds}"
+        )
+        for node, builds in plan.builds.items()
+        if builds != 0
+    ]
     if plan.registry:
         host, stays = plan.registry
         lines.append(
@@ -173,6 +183,7 @@ def down_json(plan: Down) -> dict[str, Any]:
             for each, price in plan.staying
         ],
         "registry": {"host": plan.registry[0], "kept": plan.registry[1]} if plan.registry else None,
+        "builds": dict(plan.builds),
     }
 
 

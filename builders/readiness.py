@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from builders.buildkit_config import BUILDKIT_UNIT, CURRENT, SOCKET
+from builders.buildkit_config import BUILDCTL, BUILDKIT_UNIT, CURRENT
 from builders.errors import NodeNotReady, RemoteCommandFailed
 from builders.platforms import Platform, parse_platform
 
 if TYPE_CHECKING:
     from builders.ssh import Connection
 
-_BUILDCTL = f"{CURRENT}/bin/buildctl --addr unix://{SOCKET}"
 _CLOUD_INIT_DEADLINE_S = 600
 _TEST_BUILD_DEADLINE_S = 180
 
@@ -33,7 +32,7 @@ _TEST_BUILD = f"""\
 set -e; context=$(mktemp -d); trap 'rm -rf "$context"' EXIT
 cp {CURRENT}/bin/buildkit-cni-loopback "$context"
 printf 'FROM scratch\\nRUN --mount=target=/context ["/context/buildkit-cni-loopback"]\\n' > "$context/Dockerfile"
-{_BUILDCTL} build --no-cache --progress=plain --frontend=dockerfile.v0 --local "context=$context" --local "dockerfile=$context" 2>&1
+{BUILDCTL} build --no-cache --progress=plain --frontend=dockerfile.v0 --local "context=$context" --local "dockerfile=$context" 2>&1
 """
 
 
@@ -79,7 +78,7 @@ def restart(connection: Connection, *, timeout_s: float) -> None:
 
 def check_workers(connection: Connection, platform: Platform) -> str:
     """Make sure that the node builds its own platform only; return the snapshotter it uses."""
-    workers = json.loads(connection.run(f"{_BUILDCTL} debug workers --format '{{{{json .}}}}'", timeout_s=30))
+    workers = json.loads(connection.run(f"{BUILDCTL} debug workers --format '{{{{json .}}}}'", timeout_s=30))
     platforms = {
         parse_platform(f"{each['os']}/{each['architecture']}") for worker in workers for each in worker["platforms"]
     }

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -62,8 +63,20 @@ def build(machine, context, check=True):
     )  # fmt: skip
 
 
-def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, context):
-    """No token, no Pulumi, no passphrase; and it goes on working over `down` and `up`, untouched."""
+@contextmanager
+def at_work(machine, folder, *, seconds):
+    """Have a machine build on amd64-1, for so long."""
+    (folder / "base.tar").hardlink_to(CACHE / "base" / "amd64.tar")
+    (folder / "Dockerfile").write_text(f"FROM scratch\nADD base.tar /\nRUN echo at work; sleep {seconds}\n")
+    command = ["buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64", "--progress", "plain", folder]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, env=machine.environment, **pipes) as building:
+        next(line for line in building.stdout if re.match(r"#\d+ [\d.]+ at work", line))
+        yield building
+
+
+def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, context, tmp_path):
+    """No token, no Pulumi, no passphrase; `down` waits for what they build, and after the next `up` they build on, untouched."""
     bundle = slipway(operator, "invite", "ada", "--for", "2d")
     assert BUILDER in slipway(colleague, "connect", "-", stdin=bundle)
     build(colleague, context)
@@ -75,9 +88,12 @@ def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, contex
     folder = colleague.home / "config" / "slipway" / BUILDER
     before = {path: path.stat().st_mtime_ns for path in (*folder.iterdir(), *colleague.home.rglob("instances/*"))}
 
-    said = slipway(operator, "down", "--yes")
+    with at_work(colleague, tmp_path, seconds=10) as building:
+        told = operator.run("slipway", "down", "--yes").stdout
+        assert building.wait() == 0
+    assert "builds under way: 1 on amd64-1; waiting for them, nothing is removed before" in told
     names = ", ".join(f"slipway-team-{node}-{kind}" for node in NODES for kind in ("ipv4", "ipv6"))
-    assert said == f"nothing is left but what is kept: {names} (1.00 a month in all)\n"
+    assert told.splitlines()[-1] == f"nothing is left but what is kept: {names} (1.00 a month in all)"
     away = colleague.run("slipway", "status", check=False)
     assert (away.returncode, "unreachable" in away.stdout) == (1, True)
     assert slipway(operator, "status") == ""
@@ -100,17 +116,11 @@ def test_status_shows_the_operator_the_same_nodes(operator):
 
 def test_a_builder_that_is_reset_during_a_build_serves_again_by_itself(operator, colleague, cloud, context, tmp_path):
     """The build fails in time and does not hang; the next one works, and `up` has nothing to mend."""
-    (tmp_path / "base.tar").hardlink_to(CACHE / "base" / "amd64.tar")
-    (tmp_path / "Dockerfile").write_text("FROM scratch\nADD base.tar /\nRUN echo at work; sleep 600\n")
-    command = ["buildx", "build", "--builder", BUILDER, "--platform", "linux/amd64", "--progress", "plain", tmp_path]
-    with subprocess.Popen(
-        command, env=colleague.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as build_under_way:
-        next(line for line in build_under_way.stdout if re.match(r"#\d+ [\d.]+ at work", line))
+    with at_work(colleague, tmp_path, seconds=600) as building:
         [server] = [each for each in cloud.listing("servers", "team") if each["name"].endswith("amd64-1")]
         cloud.act(server["id"], "reset")
-        said = build_under_way.communicate(timeout=120)[0]
-    assert build_under_way.returncode != 0, said
+        said = building.communicate(timeout=120)[0]
+    assert building.returncode != 0, said
 
     deadline = time.monotonic() + 120
     while colleague.run("slipway", "status", check=False).returncode:

@@ -58,6 +58,7 @@ def test_down_as_json():
             {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv6", "price_monthly_net": "0.0000"},
         ],
         "registry": None,
+        "builds": {},
     }
 
 
@@ -76,6 +77,16 @@ def test_down_tells_of_the_registry_too(stays, line, left):
     assert output.kept(plan) == f"nothing is left{left}"
     assert plan.takes_something is not stays
     assert output.down_json(plan)["registry"] == {"host": "r.example.com", "kept": stays}
+
+
+def test_down_tells_of_the_builds_under_way():
+    """They may be a colleague's; a node that builds nothing is not worth a line."""
+    plan = Down(going=(), staying=(), orphans=(), builds={"amd64-1": 2, "amd64-2": 0, "arm64-1": None})
+
+    assert output.down_plan(plan) == (
+        "  node amd64-1: builds under way, waited for without --now: 2\n  node arm64-1: cannot be asked for its builds"
+    )
+    assert output.down_json(plan)["builds"] == {"amd64-1": 2, "amd64-2": 0, "arm64-1": None}
 
 
 def test_status_tells_why_a_node_is_unreachable_and_hides_no_other():
