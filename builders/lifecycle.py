@@ -6,6 +6,7 @@ stack's own id in the Hetzner project but are not in its state.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -154,15 +155,17 @@ class Lifecycle:
         return self._plan_down(self.stack.load(secrets=True))
 
     def _plan_down(self, state: State) -> Down:
-        cloud = self._cloud() if state.identities else None
-        prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
-        return Down(
-            going=tuple(each for each in state.in_cloud() if not each.protect),
-            staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
-            orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
-            registry=state.registry,
-            builds=draining.count(state),
-        )
+        with ThreadPoolExecutor(1) as pool:
+            builds = pool.submit(draining.count, state)  # beside the API
+            cloud = self._cloud() if state.identities else None
+            prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
+            return Down(
+                going=tuple(each for each in state.in_cloud() if not each.protect),
+                staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
+                orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
+                registry=state.registry,
+                builds=builds.result(),
+            )
 
     def down(self, plan: Down, *, drain: bool = True) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left.

@@ -164,3 +164,12 @@ def test_no_foreign_and_ended_certificates_are_each_refused(operator, node):
         input="x", capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
     assert "certificate required" in without.stderr
+
+
+def test_who_cannot_wait_for_a_build_says_so(operator, tmp_path):
+    """It is told all the same, and ends with its server."""
+    with at_work(operator, tmp_path, seconds=600) as building:
+        told = operator.run("slipway", "down", "--yes", "--now").stdout
+        assert building.wait(timeout=120) != 0
+    assert "node amd64-1: builds under way, waited for without --now: 1" in told
+    assert "nothing is left but what is kept" in told
