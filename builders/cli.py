@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from builders import output
 from builders.errors import BuilderError, InvalidSetting, StackFailed
 from scripts.registry import cli as registry
 from scripts.registry import connection
+from scripts.registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,10 +75,18 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
+    idle_s = None if options.idle is None else _idle(options.idle)
     lifecycle = _lifecycle(options)
-    plan = lifecycle.plan_down()
+    plan = lifecycle.plan_down(look=not options.now)
     output.progress("down means:")
     sys.stderr.write(f"{output.down_plan(plan)}\n")
+    busy = plan.busy(idle_s) if idle_s is not None else ()
+    if idle_s is not None and (busy or not plan.takes_something):
+        reason = f"not known to be idle for {options.idle}: {', '.join(busy)}" if busy else "nothing is up"
+        output.progress(f"nothing is removed: {reason}")
+        if options.format == "json":
+            output.result_json(output.down_json(replace(plan, going=(), orphans=())))
+        return int(any(plan.nodes[node] is None for node in busy))
     if not options.dry_run:
         if not options.yes and plan.takes_something and not _confirmed("remove these?"):
             output.progress("nothing was removed")
@@ -103,12 +113,12 @@ def _with(options: argparse.Namespace) -> int:
     if not shutil.which(command[0]):
         raise InvalidSetting(f"with: {command[0]} is no command on PATH")
 
-    def work(state: State) -> int:
+    def work(state: State) -> tuple[int, bool]:
         environment = dict(os.environ)
         if builders := state.builders().builders:
             environment["BUILDX_BUILDER"] = builders[0][0]  # buildx takes it where no other is named
         output.progress(f"the builders are up; running {command[0]}")
-        return signals.run(command, environment)[0]
+        return signals.run(command, environment)
 
     with signals.interrupting():
         try:
@@ -321,6 +331,15 @@ def _lifetime(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def _idle(text: str) -> float:
+    try:
+        if seconds := connection.duration(text):
+            return seconds
+    except RegistryError as error:
+        raise InvalidSetting(f"--idle: {error}") from None
+    raise InvalidSetting(f"--idle: {text!r} is at any time")
+
+
 def _write_private(path: Path, text: str) -> None:
     """Write a file that only this user can read, whole or not at all; a pipe or device is written to as it is."""
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
@@ -426,7 +445,11 @@ def _take_down(down: argparse.ArgumentParser) -> None:
     connection.add_format(down)
     down.add_argument("--dry-run", action="store_true", help="show what would go and what would stay")
     down.add_argument("--yes", action="store_true", help="do not ask")
-    down.add_argument("--now", action="store_true", help="do not wait for builds under way")
+    patience = down.add_mutually_exclusive_group()
+    patience.add_argument("--now", action="store_true", help="do not ask for builds under way, nor wait for them")
+    patience.add_argument(
+        "--idle", metavar="TIME", help="only where nothing was built for so long, as in 30m, 2h; for a timer"
+    )
 
 
 def _take_with(with_: argparse.ArgumentParser) -> None:

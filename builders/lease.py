@@ -37,6 +37,12 @@ class Lease:
         self._file.write("up\n")
         self._file.flush()
 
+    def alone(self) -> bool:
+        """Tell whether nobody else uses them now; the use goes on."""
+        alone = turns.locked(self._file, fcntl.LOCK_EX)
+        fcntl.flock(self._file, fcntl.LOCK_SH)  # the system may have let go of it while it looked
+        return alone
+
     def last(self) -> bool:
         """End the use; where nobody else uses them, keep newcomers waiting until this process is done."""
         if turns.locked(self._file, fcntl.LOCK_EX):

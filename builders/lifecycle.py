@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from builders import draining, lease, refusals, registration, turns
+from builders import activity, lease, refusals, registration, turns
 from builders.errors import BuilderError, StackFailed
 from builders.hetzner import Hetzner
 from builders.stack import Locked
@@ -22,6 +22,7 @@ from builders.stack import Locked
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from builders.activity import Activity
     from builders.hetzner import Kept
     from builders.lease import Lease
     from builders.stack import Stack
@@ -34,20 +35,23 @@ _UNAUTHORIZED = "(unauthorized"  # the API's code, as the provider tells it
 class Down:
     """What taking a stack down means: what goes, what stays and its price a month, what a killed run left.
 
-    `registry`: the host of the one on a cluster, and whether it stays. `builds`: how many are under way, by node; None
-    where it cannot be asked.
+    `registry`: the host of the one on a cluster, and whether it stays. `nodes`: what each builds; None where it cannot be asked.
     """
 
     going: tuple[Resource, ...]
     staying: tuple[tuple[Resource, Decimal], ...]
     orphans: tuple[Kept, ...]
     registry: tuple[str, bool] | None = None
-    builds: Mapping[str, int | None] = field(default_factory=dict)
+    nodes: Mapping[str, Activity | None] = field(default_factory=dict)
 
     @property
     def takes_something(self) -> bool:
         """Tell whether anything is there to go."""
         return bool(self.going or self.orphans or (self.registry and not self.registry[1]))
+
+    def busy(self, idle_s: float) -> tuple[str, ...]:
+        """Name the nodes that have built something within that time, or cannot be asked."""
+        return tuple(node for node, each in self.nodes.items() if each is None or each.builds or each.idle_s < idle_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +69,11 @@ class Lifecycle:
             lease.keep(state.identity)
         return state
 
-    def use(self, work: Callable[[State], int]) -> int:
+    def use(self, work: Callable[[State], tuple[int, bool]]) -> int:
         """Have the builders up for as long as `work` takes; return its exit code, or 1 where they could not be taken down.
 
-        Those that were up before stay up, and those that another user on this machine still needs.
+        Those that were up before stay up, and those that another user on this machine still needs. `work` also tells whether
+        a signal ended it: then nobody's builds are waited for.
         """
         with ExitStack() as users:
             before = self.stack.load()
@@ -84,16 +89,16 @@ class Lifecycle:
                 if self._has_made(before):
                     if held:
                         held.claim()
-                    self._leave(held)
+                    self._leave(held, drain=False)
                 raise
             held = held or self._join(users, state)
             if state.servers - before.servers:
                 held.claim()
-            code = 1
+            code, interrupted = 1, True
             try:
-                code = work(state)
+                code, interrupted = work(state)
             finally:
-                left = self._leave(held)
+                left = self._leave(held, drain=not interrupted)
             return code or int(not left)
 
     def _join(self, users: ExitStack, state: State) -> Lease:
@@ -110,19 +115,19 @@ class Lifecycle:
             return True
         return bool(after.servers - before.servers or after.pending)
 
-    def _leave(self, held: Lease | None) -> bool:
+    def _leave(self, held: Lease | None, *, drain: bool) -> bool:
         """End the use; False where the builders were to go and may still be up."""
         try:
+            if drain and held and held.claimed and held.alone():
+                self._drain(self.stack.load())
             if held and not held.claimed:
                 self.report("the builders stay up: they were before, or `slipway up` was run since")
             elif held and not held.last():
                 self.report("another `slipway with` still uses the builders, and takes them down")
             else:
                 self.report("taking the builders down")
-                state = self.stack.load(secrets=True)
-                plan = self._plan_down(state)
-                draining.wait(plan.builds, partial(draining.count, state), report=self.report)
-                self._take_down(state, plan)
+                state = self.stack.load()
+                self._take_down(state, self._plan_down(state))
                 self.report("the builders are down")
         except (BuilderError, OSError, KeyboardInterrupt) as error:
             self.report(f"the builders may still be up, and cost: slipway down ({str(error) or 'interrupted'})")
@@ -150,37 +155,51 @@ class Lifecycle:
             else:
                 return self.stack.load()
 
-    def plan_down(self) -> Down:
-        """Tell what `down` would do; nothing is changed."""
-        return self._plan_down(self.stack.load(secrets=True))
+    def plan_down(self, *, look: bool = True) -> Down:
+        """Tell what `down` would do, and unless `look` is false what the nodes build; nothing is changed."""
+        state = self.stack.load()
+        with ThreadPoolExecutor(1) as pool:
+            nodes = pool.submit(self._look, state) if look else None  # beside the API
+            plan = self._plan_down(state)
+            return replace(plan, nodes=nodes.result()) if nodes else plan
 
     def _plan_down(self, state: State) -> Down:
-        with ThreadPoolExecutor(1) as pool:
-            builds = pool.submit(draining.count, state)  # beside the API
-            cloud = self._cloud() if state.identities else None
-            prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
-            return Down(
-                going=tuple(each for each in state.in_cloud() if not each.protect),
-                staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
-                orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
-                registry=state.registry,
-                builds=builds.result(),
-            )
+        cloud = self._cloud() if state.identities else None
+        prices = cloud.address_prices() if cloud and any(each.protect for each in state.in_cloud()) else {}
+        return Down(
+            going=tuple(each for each in state.in_cloud() if not each.protect),
+            staying=tuple((each, _price(each, prices)) for each in state.in_cloud() if each.protect),
+            orphans=state.orphans(_bearing(state, cloud)) if cloud else (),
+            registry=state.registry,
+        )
+
+    def _look(self, state: State) -> Mapping[str, Activity | None]:
+        return activity.look(self.stack.load(secrets=True)) if state.nodes() else {}
+
+    def _drain(self, state: State) -> None:
+        """Wait for the builds under way, whoever's they are, for as long as a restart of BuildKit would."""
+        if state.nodes():
+            activity.drain(partial(activity.look, self.stack.load(secrets=True)), report=self.report)
 
     def down(self, plan: Down, *, drain: bool = True) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left.
 
-        Where builds were under way when it was planned, they come to their end before, unless `drain` is false.
+        Builds under way come to their end before, unless `drain` is false.
         """
-        before = self.stack.load(secrets=drain and any(plan.builds.values()))
-        if before.identity and lease.in_use(before.identity):
+        before = self.stack.load()
+        self._check_unused(before)
+        if drain and before.nodes():
+            self._drain(before)
+            before = self.stack.load()
+            self._check_unused(before)
+        self._take_down(before, plan)
+
+    def _check_unused(self, state: State) -> None:
+        if state.identity and lease.in_use(state.identity):
             raise StackFailed(
                 "a `slipway with` on this machine uses the builders",
                 hint="where it brought them up, it takes them down when its command has ended",
             )
-        if drain:
-            draining.wait(plan.builds, partial(draining.count, before), report=self.report)
-        self._take_down(before, plan)
 
     def _take_down(self, before: State, plan: Down) -> None:
         if before.pending:

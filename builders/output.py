@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from decimal import Decimal
 
+    from builders.activity import Activity
     from builders.inventory import Node
     from builders.lifecycle import Down
     from builders.status import Status
@@ -145,16 +147,7 @@ def down_plan(plan: Down) -> str:
             for each, price in plan.staying
         ),
     ]
-    lines += [
-        f"  node {node}: "
-        + (
-            "cannot be asked for its builds"
-            if builds is None
-            else f"builds under way, waited for without --now: {builds}"
-        )
-        for node, builds in plan.builds.items()
-        if builds != 0
-    ]
+    lines += [f"  node {node}: {_activity(each)}" for node, each in plan.nodes.items()]
     if plan.registry:
         host, stays = plan.registry
         lines.append(
@@ -183,8 +176,18 @@ def down_json(plan: Down) -> dict[str, Any]:
             for each, price in plan.staying
         ],
         "registry": {"host": plan.registry[0], "kept": plan.registry[1]} if plan.registry else None,
-        "builds": dict(plan.builds),
+        "nodes": {
+            node: each and {"builds": each.builds, "idle_seconds": each.idle_s} for node, each in plan.nodes.items()
+        },
     }
+
+
+def _activity(each: Activity | None) -> str:
+    if each is None:
+        return "cannot be asked for its builds"
+    if each.builds:
+        return f"builds under way: {each.builds}"
+    return f"idle for {_age(timedelta(seconds=each.idle_s))}"
 
 
 def _kind(kind: str | None) -> str:

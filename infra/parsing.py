@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
-_SHOWN = 100
-"""Letters of a value that an error repeats; a name is shorter, a key is longer."""
+_SHOWN = 48
+"""Letters of a value that an error repeats; names and networks are shorter, keys and tokens longer."""
 
 
 class Problem(Exception):

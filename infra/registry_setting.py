@@ -166,7 +166,9 @@ def _host(value: Any) -> str:
     if ".." in name or (port is not None and not 1 <= int(port) <= 65535):
         raise parsing.Problem(f"{parsing.shown(value)} is not a host name with an optional port")
     if port is None and "." not in name and not name.startswith("["):
-        raise parsing.Problem(f"{value!r} has no dot and no port: clients take {value}/app for docker.io/{value}/app")
+        raise parsing.Problem(
+            f"{parsing.shown(value)} has no dot and no port: clients take it for a folder at docker.io"
+        )
     return given
 
 

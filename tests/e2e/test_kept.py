@@ -111,4 +111,4 @@ def test_where_nothing_is_protected_any_more_it_goes_with_the_second_up(operator
     operator.run("slipway", "up")
 
     assert [each["name"] for each in cloud.listing("primary_ips", "six")] == ["slipway-six-amd64-1-ipv6"]
-    assert operator.run("slipway", "down", "--yes").stdout.splitlines()[-1] == "nothing is left"
+    assert operator.run("slipway", "down", "--yes", "--idle", "1s").stdout.splitlines()[-1] == "nothing is left"

@@ -180,6 +180,7 @@ def test_up_down_and_both_again(project):
         "removed": [],
         "kept": [{"kind": "primary_ip", "name": "slipway-dev-amd64-1-ipv4", "price_monthly_net": "0.5000"}],
         "registry": None,
+        "nodes": {},
     }
     assert project.slipway("status")[1] == "slipway: no builders are up; bring them up with: slipway up\n"
 

@@ -1,15 +1,23 @@
 """The command's surface: verbs, help, exit codes, and how it starts."""
 
 import io
+import json
 import re
 import subprocess
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
 from builders import cli
+from builders.activity import Activity
+from builders.lifecycle import Down
+from builders.state import Resource
 
+SERVER = Resource(
+    type="hcloud:index/server:Server", name="slipway-dev-amd64-1", id="1", protect=False, inputs={}, outputs={}
+)
 VERBS = (
     *("up", "down", "with", "status", "build", "connect", "invite", "disconnect"),
     *("merge", "inspect", "verify", "backup", "backups", "restore", "untag", "gc"),
@@ -200,3 +208,36 @@ def test_the_command_starts_without_its_heavy_libraries():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "node", "code", "said"),
+    [
+        (SERVER, Activity(builds=0, idle_s=1799), 0, "not known to be idle for 30m: amd64-1"),
+        (SERVER, Activity(builds=1, idle_s=0), 0, "not known to be idle for 30m: amd64-1"),
+        (SERVER, None, 1, "not known to be idle for 30m: amd64-1"),
+        (None, None, 0, "nothing is up"),
+        (SERVER, Activity(builds=0, idle_s=1800), 0, None),
+    ],
+)
+def test_a_timer_takes_down_what_is_known_to_be_idle(server, node, code, said, monkeypatch, capsys):
+    """As JSON too it says what goes, and what keeps the rest; where nothing is up, the engine is left alone."""
+    plan = Down(going=(server,) if server else (), staying=(), orphans=(), nodes={"amd64-1": node} if server else {})
+    removed = []
+    monkeypatch.setattr(cli, "_lifecycle", lambda _: SimpleNamespace(
+        plan_down=lambda look: plan if look else pytest.fail("it was not asked"),
+        down=lambda *_, drain: removed.append(drain),
+    ))  # fmt: skip
+
+    assert cli.main(["down", "--yes", "--idle", "30m", "--format", "json"]) == code
+    out, err = capsys.readouterr()
+    assert removed == ([] if said else [True])
+    assert len(json.loads(out)["removed"]) == len(removed)
+    assert (f"nothing is removed: {said}" in err) == bool(said)
+
+
+@pytest.mark.parametrize("idle", ["", "0s", "soon", "30"])
+def test_an_idle_time_that_is_none_is_refused(idle, capsys):
+    """A variable that a timer did not set takes nothing down."""
+    assert cli.main(["down", "--yes", "--idle", idle]) == 2
+    assert capsys.readouterr().err.startswith("error: --idle: ")

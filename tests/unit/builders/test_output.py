@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from builders import output
+from builders.activity import Activity
 from builders.hetzner import Kept
 from builders.inventory import Node
 from builders.lifecycle import Down
@@ -58,7 +59,7 @@ def test_down_as_json():
             {"kind": "primary_ip", "name": "slipway-dev-arm64-1-ipv6", "price_monthly_net": "0.0000"},
         ],
         "registry": None,
-        "builds": {},
+        "nodes": {},
     }
 
 
@@ -80,13 +81,22 @@ def test_down_tells_of_the_registry_too(stays, line, left):
 
 
 def test_down_tells_of_the_builds_under_way():
-    """They may be a colleague's; a node that builds nothing is not worth a line."""
-    plan = Down(going=(), staying=(), orphans=(), builds={"amd64-1": 2, "amd64-2": 0, "arm64-1": None})
+    """They may be a colleague's."""
+    nodes = {"amd64-1": Activity(builds=2, idle_s=0), "amd64-2": Activity(builds=0, idle_s=7300), "arm64-1": None}
+    plan = Down(going=(), staying=(), orphans=(), nodes=nodes)
 
     assert output.down_plan(plan) == (
-        "  node amd64-1: builds under way, waited for without --now: 2\n  node arm64-1: cannot be asked for its builds"
+        "  node amd64-1: builds under way: 2\n"
+        "  node amd64-2: idle for 2 h\n"
+        "  node arm64-1: cannot be asked for its builds"
     )
-    assert output.down_json(plan)["builds"] == {"amd64-1": 2, "amd64-2": 0, "arm64-1": None}
+    assert output.down_json(plan)["nodes"] == {
+        "amd64-1": {"builds": 2, "idle_seconds": 0},
+        "amd64-2": {"builds": 0, "idle_seconds": 7300},
+        "arm64-1": None,
+    }
+    assert plan.busy(7301) == ("amd64-1", "amd64-2", "arm64-1")
+    assert plan.busy(7300) == ("amd64-1", "arm64-1")
 
 
 def test_status_tells_why_a_node_is_unreachable_and_hides_no_other():

@@ -126,7 +126,7 @@ def test_behind_an_ingress_a_secret_may_be_for_an_address():
         ({"host": "r.example.com:65536"}, "host: 'r.example.com:65536' is not a host name with an optional port"),
         ({"host": "r.example.com:0"}, "host: 'r.example.com:0' is not a host name with an optional port"),
         ({"host": "r..com:30500"}, "host: 'r..com:30500' is not a host name with an optional port"),
-        ({"host": "registry"}, "host: 'registry' has no dot and no port: clients take registry/app for docker.io/registry/app"),
+        ({"host": "registry"}, "host: 'registry' has no dot and no port: clients take it for a folder at docker.io"),
         ({"kubeconfig": None}, "context: missing, and no kubeconfig either: give what `kubectl config current-context` says, "
                                "or whoever has another context selected makes another registry there"),
         ({"storage": {"size": "50 GB"}}, "storage: size: '50 GB' is not a size, for example 50Gi"),
@@ -176,7 +176,9 @@ def test_every_problem_is_told_at_once():
 _KEY = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHQkR3l0bG9uZ3NlY3JldHRoYXRtdXN0bm90YmVzaG93bg==\n"
 
 
-@pytest.mark.parametrize("key", [_KEY, _KEY.replace("\n", "\\n"), {"token": _KEY}, [_KEY], {"token": "ab" * 60}])
+@pytest.mark.parametrize(
+    "key", [_KEY, _KEY.replace("\n", "\\n"), {"token": _KEY}, [_KEY], "ab" * 32, {"token": "ab" * 32}]
+)
 @pytest.mark.parametrize("field", ["host", "service", "storage", "tls", "users", "collection", "images"])
 def test_a_key_in_the_wrong_field_is_not_shown(field, key):
     """What is long or has lines is told by its size alone."""
