@@ -26,6 +26,7 @@ from hcloud.server_types import ServerType
 from builders import buildkit, certificates, ssh
 from builders.platforms import parse_platform
 from infra import cloudinit
+from scripts.toolchain.gomodules import NO_DEBUG
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "slipway"
@@ -357,7 +358,8 @@ def make_probe(tmp_path_factory):
     def make(architecture):
         binary = tmp_path_factory.mktemp("probe") / architecture
         environment = {**os.environ, "CGO_ENABLED": "0", "GOARCH": architecture}
-        command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "."]
+        # As scripts/setup compiles, so that Go's own packages are there.
+        command = ["go", "build", "-trimpath", NO_DEBUG, "-ldflags=-s -w", "-o", binary, "."]
         subprocess.run(command, check=True, cwd=ROOT / "tests/e2e/probe", env=environment)
         return binary.read_bytes()
 
