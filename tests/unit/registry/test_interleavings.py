@@ -124,7 +124,7 @@ class Ended:
 class State(NamedTuple):
     """Everything that can differ: tags, clock, and for each writer what it was told and what is under way."""
 
-    tags: tuple
+    tags: int  # their number: states are compared a million times
     clock: int
     told: tuple  # per writer: number of its history
     answers: tuple  # per writer: answers to its present batch, None where there is none yet
@@ -157,19 +157,25 @@ class Search:
             self.writers.append(Writer(refused, image.digest, source=self.contents.index({refused: image}).digest))
         self.crashes, self.ticks, self.whole, self.limit = crashes, ticks, whole, limit
         self.strict = len(wanted) < 3
-        self.histories, self.steps = {}, []
-        self.numbers, self.responses, self.answered = {}, [], {}
+        self.histories, self.steps, self.under_way = {}, [], {}
+        self.tag_sets, self.tag_numbers = [], {}
+        self.numbers, self.responses, self.answered, self.served = {}, [], {}, {}
         self.explored, self.ends, self.violation = 0, 0, ""
 
-    def _advance(self, writer, past):
-        """What a writer does after it was told `past`: a batch of requests, or its end; each history is run once."""
+    def _advance(self, writer, past, before=None):
+        """What a writer does after it was told `past`: a batch of requests, or its end; each history is run once.
+
+        The first to go on from history `before` goes on with its protocol; the others begin anew.
+        """
         key = (writer, past)
         if key in self.histories:
             return self.histories[key]
-        protocol = self.writers[writer].begin(writer)
+        protocol, untold = self.under_way.pop(before, None), past[-1:]
         try:
-            step = next(protocol)
-            for responses in past:
+            if protocol is None:
+                protocol, untold = self.writers[writer].begin(writer), past
+                step = next(protocol)
+            for responses in untold:
                 step = protocol.send([self.responses[n] for n in responses])
                 while isinstance(step, Pause):
                     step = protocol.send(())
@@ -186,14 +192,22 @@ class Search:
             self.histories[writer, outcome] = self.histories[key]
         else:
             self.histories[key] = len(self.steps)
+            self.under_way[len(self.steps)] = protocol
         if self.histories[key] == len(self.steps):
             visible = () if isinstance(outcome, Ended) else tuple(map(self._visible, outcome))
             self.steps.append((past, outcome, visible))
         return self.histories[key]
 
-    def _settled(self, state, writer, answers, tags, clock):
-        """The state with these answers: what no other writer can change or see is answered, and a whole batch goes on."""
-        number = state.told[writer]
+    def _numbered(self, tags):
+        """Return the number of these tags; `tag_sets` has them at it."""
+        key = frozenset(tags.items())
+        if key not in self.tag_numbers:
+            self.tag_numbers[key] = len(self.tag_sets)
+            self.tag_sets.append(tags)
+        return self.tag_numbers[key]
+
+    def _settled(self, writer, number, answers, tags):
+        """A writer's history and answers from these on: what no other can change or see is answered, and a whole batch goes on."""
         past, step, visible = self.steps[number]
         while True:
             for n, request in enumerate(step):
@@ -201,21 +215,13 @@ class Search:
                     answers[n] = self._answer(tags, 0, request)
             if None in answers:
                 break
-            number = self._advance(writer, (*past, tuple(answers)))
+            number = self._advance(writer, (*past, tuple(answers)), number)
             past, step, visible = self.steps[number]
             if isinstance(step, Ended):
                 answers = ()
                 break
             answers = [None] * len(step)
-        return State(
-            tags=tuple(sorted(tags.items())),
-            clock=clock,
-            told=(*state.told[:writer], number, *state.told[writer + 1 :]),
-            answers=(*state.answers[:writer], tuple(answers), *state.answers[writer + 1 :]),
-            crashed=state.crashed,
-            pushed=state.pushed,
-            unseen_push=state.unseen_push - {writer},
-        )
+        return number, tuple(answers)
 
     def _answer(self, tags, clock, request):
         """Answer a request, and let the tags change; responses are told by number, which states are compared by.
@@ -243,12 +249,11 @@ class Search:
 
     def run(self):
         """Search; the first violation in words, "" where there is none."""
-        count, tags = len(self.writers), self.tags
-        told = tuple(self._advance(n, ()) for n in range(count))
-        answers = tuple((None,) * len(self.steps[n][1]) for n in told)
-        state = State(tags=tuple(sorted(tags.items())), clock=0, told=told, answers=answers)
-        for n in range(count):
-            state = self._settled(state, n, list(answers[n]), dict(tags), 0)
+        tags = dict(self.tags)
+        first = [self._advance(n, ()) for n in range(len(self.writers))]
+        settled = [self._settled(n, told, [None] * len(self.steps[told][1]), tags) for n, told in enumerate(first)]
+        told, answers = zip(*settled, strict=True)
+        state = State(tags=self._numbered(tags), clock=0, told=told, answers=answers)
         seen, waiting = {state: None}, [state]
         while waiting and not self.violation:
             state = waiting.pop()
@@ -274,16 +279,13 @@ class Search:
                 continue
             if len(state.crashed) < self.crashes:
                 yield False, self._crash(state, writer)
-            open_ones = [n for n, _ in enumerate(step) if state.answers[writer][n] is None]
-            if self.whole:
-                yield True, self._serve(state, writer, open_ones)
-                continue
-            for n in open_ones:
-                yield True, self._serve(state, writer, [n])
+            open_ones = tuple(n for n, answer in enumerate(state.answers[writer]) if answer is None)
+            for numbers in [open_ones] if self.whole else [(n,) for n in open_ones]:
+                yield True, self._serve(state, writer, numbers)
         if self.foreign and not state.pushed:
-            tags = {**dict(state.tags), "1": self.foreign.digest}
+            tags = {**self.tag_sets[state.tags], "1": self.foreign.digest}
             yield True, state._replace(
-                tags=tuple(sorted(tags.items())), pushed=True, clock=state.clock + self.ticks,
+                tags=self._numbered(tags), pushed=True, clock=state.clock + self.ticks,
                 unseen_push=frozenset(range(len(self.writers))),
             )  # fmt: skip
 
@@ -294,10 +296,26 @@ class Search:
         return state._replace(told=told, answers=answers, crashed=state.crashed | {writer})
 
     def _serve(self, state, writer, numbers):
-        """Answer some of a writer's requests, one after the other."""
-        step = self.steps[state.told[writer]][1]
-        answers, tags, clock = list(state.answers[writer]), dict(state.tags), state.clock
-        unseen = writer in state.unseen_push
+        """Answer some of a writer's requests, one after the other; what comes of it is found out once."""
+        key = (
+            writer, numbers, state.told[writer], state.answers[writer], state.tags, state.clock, writer in state.unseen_push,
+        )  # fmt: skip
+        if key not in self.served:
+            self.served[key] = self._served(*key)
+        number, answers, tags, clock = self.served[key]
+        return State(
+            tags=tags,
+            clock=clock,
+            told=(*state.told[:writer], number, *state.told[writer + 1 :]),
+            answers=(*state.answers[:writer], answers, *state.answers[writer + 1 :]),
+            crashed=state.crashed,
+            pushed=state.pushed,
+            unseen_push=state.unseen_push - {writer},
+        )
+
+    def _served(self, writer, numbers, told, answers, tags, clock, unseen):
+        step = self.steps[told][1]
+        answers, tags = list(answers), dict(self.tag_sets[tags])
         for n in numbers:
             request = step[n]
             of_target = request.path.endswith("/manifests/1")
@@ -309,13 +327,14 @@ class Search:
             answers[n] = self._answer(tags, clock if of_target else 0, request)
             clock += self.ticks and writes
             unseen = False
-        return self._settled(state, writer, answers, tags, clock)
+        number, answers = self._settled(writer, told, answers, tags)
+        return number, answers, self._numbered(tags), clock
 
     def _judge(self, state):
         """Nobody goes on: what is wrong with that."""
         if self.foreign:
             return ""
-        tags = dict(state.tags)
+        tags = self.tag_sets[state.tags]
         target = self._index(tags["1"]) if "1" in tags else manifests.empty_index()
         if self.restored.descriptors:
             return self._judge_restored(state, tags, target)
