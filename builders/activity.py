@@ -52,32 +52,41 @@ def look(state: State) -> dict[str, Activity | None]:
 
 def drain(
     look: Callable[[], Mapping[str, Activity | None]],
+    before: Mapping[str, Activity | None],
     *,
     report: Callable[[str], None],
     patience_s: float = STOP_TIMEOUT_MIN * 60,
 ) -> None:
     """Wait until no node builds. Builds that outlast the patience are told and given up.
 
-    A node that does not answer is taken to build on for a minute: who has much to build may be slow to answer.
+    A node that does not answer, and built when it was last seen, now or in the look `before`, is taken to build on for a
+    minute: who has much to build may be slow to answer.
     """
-    deadline = time.monotonic() + patience_s
-    seen: dict[str, tuple[int, float]] = {}
+    began = time.monotonic()
+    seen = {node: (each.builds, began) for node, each in before.items() if each}
+    silent: set[str] = set()
     told = ""
     while True:
         for node, each in look().items():
             now = time.monotonic()
             if each:
                 seen[node] = (each.builds, now)
-            elif node in seen and now - seen[node][1] > _SILENCE_S and seen.pop(node)[0]:
-                report(f"node {node} cannot be asked for its builds any more")
+                continue
+            builds, at = seen.get(node, (0, now))
+            if builds and now - at > _SILENCE_S:
+                del seen[node]
+            if node not in seen and node not in silent:
+                silent.add(node)
+                report(f"node {node} cannot be asked for its builds")
         under_way = ", ".join(f"{builds} on {node}" for node, (builds, _) in seen.items() if builds)
         if not under_way:
             return
-        if time.monotonic() > deadline:
+        if time.monotonic() - began > patience_s:
             report(f"builds still under way: {under_way}; going on without them")
             return
         if under_way != told:
-            report(f"builds under way: {under_way}; waiting for them, {patience_s / 60:.0f} minutes at most")
+            limit = "" if told else f", {patience_s / 60:.0f} minutes at most"
+            report(f"builds under way: {under_way}; waiting for them{limit}")
             told = under_way
         time.sleep(_PAUSE_S)
 

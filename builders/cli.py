@@ -81,17 +81,18 @@ def _down(options: argparse.Namespace) -> int:
     output.progress("down means:")
     sys.stderr.write(f"{output.down_plan(plan)}\n")
     busy = plan.busy(idle_s) if idle_s is not None else ()
-    if idle_s is not None and (busy or not plan.takes_something):
+    if idle_s is not None and (busy or not (plan.servers or plan.orphans)):
         reason = f"not known to be idle for {options.idle}: {', '.join(busy)}" if busy else "nothing is up"
         output.progress(f"nothing is removed: {reason}")
         if options.format == "json":
-            output.result_json(output.down_json(replace(plan, going=(), orphans=())))
+            registry = plan.registry and (plan.registry[0], True)
+            output.result_json(output.down_json(replace(plan, going=(), orphans=(), registry=registry)))
         return int(any(plan.nodes[node] is None for node in busy))
     if not options.dry_run:
         if not options.yes and plan.takes_something and not _confirmed("remove these?"):
             output.progress("nothing was removed")
             return 1
-        lifecycle.down(plan, drain=not options.now)
+        lifecycle.down(plan, drain=not options.now, idle_s=idle_s)
     if options.format == "json":
         output.result_json(output.down_json(plan))
     elif not options.dry_run:
@@ -337,7 +338,7 @@ def _idle(text: str) -> float:
             return seconds
     except RegistryError as error:
         raise InvalidSetting(f"--idle: {error}") from None
-    raise InvalidSetting(f"--idle: {text!r} is at any time")
+    raise InvalidSetting(f"--idle: {text!r} is no time", hint="say one above 0, or leave --idle out")
 
 
 def _write_private(path: Path, text: str) -> None:

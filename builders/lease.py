@@ -39,8 +39,11 @@ class Lease:
 
     def alone(self) -> bool:
         """Tell whether nobody else uses them now; the use goes on."""
+        claimed = self.claimed
         alone = turns.locked(self._file, fcntl.LOCK_EX)
-        fcntl.flock(self._file, fcntl.LOCK_SH)  # the system may have let go of it while it looked
+        fcntl.flock(self._file, fcntl.LOCK_SH)  # the system may have let go of it while it looked,
+        if claimed and not self.claimed:  # and a newcomer may have taken itself for the first
+            self.claim()
         return alone
 
     def last(self) -> bool:

@@ -45,6 +45,11 @@ class Down:
     nodes: Mapping[str, Activity | None] = field(default_factory=dict)
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers that go, by the names of their nodes."""
+        return tuple(each.name for each in self.going if each.kind == "server")
+
+    @property
     def takes_something(self) -> bool:
         """Tell whether anything is there to go."""
         return bool(self.going or self.orphans or (self.registry and not self.registry[1]))
@@ -73,7 +78,7 @@ class Lifecycle:
         """Have the builders up for as long as `work` takes; return its exit code, or 1 where they could not be taken down.
 
         Those that were up before stay up, and those that another user on this machine still needs. `work` also tells whether
-        a signal ended it: then nobody's builds are waited for.
+        there was a signal meanwhile: then nobody's builds are waited for.
         """
         with ExitStack() as users:
             before = self.stack.load()
@@ -117,14 +122,15 @@ class Lifecycle:
 
     def _leave(self, held: Lease | None, *, drain: bool) -> bool:
         """End the use; False where the builders were to go and may still be up."""
+        waited = not drain or self._let_builds_end(held)
         try:
-            if drain and held and held.claimed and held.alone():
-                self._drain(self.stack.load())
             if held and not held.claimed:
                 self.report("the builders stay up: they were before, or `slipway up` was run since")
             elif held and not held.last():
                 self.report("another `slipway with` still uses the builders, and takes them down")
             else:
+                if not waited:  # the others ended at the same moment
+                    self._let_builds_end()
                 self.report("taking the builders down")
                 state = self.stack.load()
                 self._take_down(state, self._plan_down(state))
@@ -132,6 +138,19 @@ class Lifecycle:
         except (BuilderError, OSError, KeyboardInterrupt) as error:
             self.report(f"the builders may still be up, and cost: slipway down ({str(error) or 'interrupted'})")
             return False
+        return True
+
+    def _let_builds_end(self, held: Lease | None = None) -> bool:
+        """Wait for the builds under way; False where `held` tells that others still use the builders, or want them up.
+
+        Whatever goes wrong, or ends the wait, the builders go all the same.
+        """
+        try:
+            if held and not (held.claimed and held.alone()):
+                return False
+            self._drain(self.stack.load(), {})
+        except (BuilderError, OSError, KeyboardInterrupt) as error:
+            self.report(f"not waiting for builds ({str(error) or 'interrupted'})")
         return True
 
     def _bring_up(self, before: State) -> State:
@@ -161,7 +180,7 @@ class Lifecycle:
         with ThreadPoolExecutor(1) as pool:
             nodes = pool.submit(self._look, state) if look else None  # beside the API
             plan = self._plan_down(state)
-            return replace(plan, nodes=nodes.result()) if nodes else plan
+            return replace(plan, nodes={**dict.fromkeys(plan.servers), **nodes.result()}) if nodes else plan
 
     def _plan_down(self, state: State) -> Down:
         cloud = self._cloud() if state.identities else None
@@ -176,20 +195,24 @@ class Lifecycle:
     def _look(self, state: State) -> Mapping[str, Activity | None]:
         return activity.look(self.stack.load(secrets=True)) if state.nodes() else {}
 
-    def _drain(self, state: State) -> None:
+    def _drain(self, state: State, nodes: Mapping[str, Activity | None]) -> None:
         """Wait for the builds under way, whoever's they are, for as long as a restart of BuildKit would."""
         if state.nodes():
-            activity.drain(partial(activity.look, self.stack.load(secrets=True)), report=self.report)
+            activity.drain(partial(activity.look, self.stack.load(secrets=True)), nodes, report=self.report)
 
-    def down(self, plan: Down, *, drain: bool = True) -> None:
+    def down(self, plan: Down, *, drain: bool = True, idle_s: float | None = None) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left.
 
-        Builds under way come to their end before, unless `drain` is false.
+        Builds under way come to their end before, unless `drain` is false. With `idle_s` they stop it, as do those that have
+        ended within that time.
         """
         before = self.stack.load()
         self._check_unused(before)
-        if drain and before.nodes():
-            self._drain(before)
+        if idle_s is not None:
+            if busy := replace(plan, nodes=self._look(before)).busy(idle_s):
+                raise StackFailed(f"not idle any more, so nothing was removed: {', '.join(busy)}")
+        elif drain:
+            self._drain(before, plan.nodes)
             before = self.stack.load()
             self._check_unused(before)
         self._take_down(before, plan)

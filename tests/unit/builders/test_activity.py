@@ -13,16 +13,17 @@ def _at_once(monkeypatch):
     monkeypatch.setattr(activity, "_PAUSE_S", 0)
 
 
-def _drain(*looks, **options):
+def _drain(*looks, before=None, **options):
     """Drain nodes that are seen to have so many builds, look after look; return what was said, and the looks that were left."""
     said = []
     left = [{node: None if n is None else Activity(builds=n, idle_s=0) for node, n in look.items()} for look in looks]
-    activity.drain(lambda: left.pop(0), report=said.append, **options)
+    activity.drain(lambda: left.pop(0), before or {}, report=said.append, **options)
     return said, left
 
 
-def _waiting(which):
-    return f"builds under way: {which}; waiting for them, 15 minutes at most"
+def _waiting(which, *later):
+    first = f"builds under way: {which}; waiting for them, 15 minutes at most"
+    return [first, *(f"builds under way: {each}; waiting for them" for each in later)]
 
 
 def test_builds_are_waited_for_until_the_last_has_ended():
@@ -31,23 +32,30 @@ def test_builds_are_waited_for_until_the_last_has_ended():
         {"amd64-1": 2, "arm64-1": 1}, {"amd64-1": 2, "arm64-1": 1}, {"amd64-1": 1, "arm64-1": 0}, {"amd64-1": 0}, {}
     )
 
-    assert said == [_waiting("2 on amd64-1, 1 on arm64-1"), _waiting("1 on amd64-1")]
+    assert said == _waiting("2 on amd64-1, 1 on arm64-1", "1 on amd64-1")
     assert left == [{}]
 
 
 def test_a_node_that_is_too_busy_to_answer_builds_on(monkeypatch):
     """Once it has said that it builds; after a minute of silence its server is taken to be gone."""
-    assert _drain({"amd64-1": 1}, {"amd64-1": None}, {"amd64-1": 0}) == ([_waiting("1 on amd64-1")], [])
+    before = {"amd64-1": Activity(builds=1, idle_s=0)}
+    assert _drain({"amd64-1": 1}, {"amd64-1": None}, {"amd64-1": 0}) == (_waiting("1 on amd64-1"), [])
+    assert _drain({"amd64-1": None}, {"amd64-1": 0}, before=before) == (_waiting("1 on amd64-1"), [])
 
     monkeypatch.setattr(activity, "_SILENCE_S", -1)
     said, _ = _drain({"amd64-1": 1}, {"amd64-1": None}, {})
-    assert said == [_waiting("1 on amd64-1"), "node amd64-1 cannot be asked for its builds any more"]
+    assert said == [*_waiting("1 on amd64-1"), "node amd64-1 cannot be asked for its builds"]
 
 
-@pytest.mark.parametrize("idle", [{}, {"amd64-1": 0}, {"amd64-1": None}])
+@pytest.mark.parametrize("idle", [{}, {"amd64-1": 0}])
 def test_where_nothing_is_built_nobody_waits(idle):
-    """Nor where a node cannot be asked: its server may be gone."""
+    """Nor is anything said."""
     assert _drain(idle) == ([], [])
+
+
+def test_a_node_that_has_never_answered_is_told_and_not_waited_for():
+    """Its server may be gone."""
+    assert _drain({"amd64-1": None}) == (["node amd64-1 cannot be asked for its builds"], [])
 
 
 def test_a_build_without_end_is_given_up():

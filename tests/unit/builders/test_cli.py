@@ -222,18 +222,22 @@ def test_the_command_starts_without_its_heavy_libraries():
 )
 def test_a_timer_takes_down_what_is_known_to_be_idle(server, node, code, said, monkeypatch, capsys):
     """As JSON too it says what goes, and what keeps the rest; where nothing is up, the engine is left alone."""
-    plan = Down(going=(server,) if server else (), staying=(), orphans=(), nodes={"amd64-1": node} if server else {})
+    plan = Down(
+        going=(server,) if server else (), staying=(), orphans=(), registry=("r.example.com", False),
+        nodes={"amd64-1": node} if server else {},
+    )  # fmt: skip
     removed = []
     monkeypatch.setattr(cli, "_lifecycle", lambda _: SimpleNamespace(
         plan_down=lambda look: plan if look else pytest.fail("it was not asked"),
-        down=lambda *_, drain: removed.append(drain),
+        down=lambda *_, drain, idle_s: removed.append((drain, idle_s)),
     ))  # fmt: skip
 
     assert cli.main(["down", "--yes", "--idle", "30m", "--format", "json"]) == code
     out, err = capsys.readouterr()
-    assert removed == ([] if said else [True])
+    assert removed == ([] if said else [(True, 1800)])
     assert len(json.loads(out)["removed"]) == len(removed)
-    assert (f"nothing is removed: {said}" in err) == bool(said)
+    assert json.loads(out)["registry"]["kept"] == bool(said)
+    assert re.findall("nothing is removed: (.*)", err) == ([said] if said else [])
 
 
 @pytest.mark.parametrize("idle", ["", "0s", "soon", "30"])

@@ -140,3 +140,33 @@ def test_a_user_beside_another_leaves_without_waiting(building):
     with lease.taken("id-1", waiting=pytest.fail):
         assert lifecycle.use(lambda _: (0, False)) == 0
     assert stack.done == ["up"]
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, StackFailed("no passphrase")])
+def test_who_ends_the_wait_does_not_leave_the_builders_up(building, trouble):
+    """A signal says that there is no time, not that servers may go on costing."""
+    stack = Stack()
+
+    def interrupt():
+        raise trouble
+
+    assert building(stack, 1, interrupt).use(lambda _: (0, False)) == 0
+    assert stack.done == ["up", "destroy"]
+
+
+def test_builders_that_were_built_on_since_they_were_seen_idle_stay(building):
+    """The build has ended, but somebody is at work."""
+    stack = Stack("1")
+    lifecycle = building(stack, 0)
+    plan = lifecycle.plan_down(look=False)
+
+    with pytest.raises(StackFailed, match="not idle any more, so nothing was removed: amd64-1"):
+        lifecycle.down(plan, idle_s=60)
+    assert stack.done == ["saw 0"]
+
+
+def test_a_server_without_a_node_cannot_be_asked(building):
+    """As after an `up` that failed on the way."""
+    stack = Stack("1", "2")
+
+    assert building(stack, 0).plan_down().nodes == {"1": None, "2": None, "amd64-1": Activity(builds=0, idle_s=0)}
