@@ -288,14 +288,12 @@ def test_a_with_that_is_told_to_end_ends_its_command_and_takes_the_builders_down
     assert project.names() == ["slipway-dev-amd64-1-ipv4"]
 
 
-@pytest.mark.parametrize("moment", ["before", "in up", "after"])
+@pytest.mark.parametrize("moment", ["before", "in up", "waiting for builds", "in down"])
 def test_a_with_that_is_told_to_end_at_another_moment_says_what_may_be_left(project, moment):
     """Between two steps of the engine too."""
     slow = project.folder.parent / "slow" / "pulumi"
     slow.parent.mkdir()
-    once = {"before": 1, "in up": 0, "after": 3}[
-        moment
-    ]  # which export is slow: before the run, none, or for the way down
+    once = {"before": 1, "in up": 0, "waiting for builds": 3, "in down": 5}[moment]  # which export is slow
     slow.write_text(
         f"""#!/bin/sh
 case "$*" in
@@ -316,7 +314,11 @@ exec {shutil.which("pulumi", path=project.environment["PATH"])} "$@"
     os.kill(process.pid, signal.SIGTERM)
 
     out, err = process.communicate(timeout=60)
-    if moment == "after":
+    if moment == "waiting for builds":
+        assert (process.returncode, out) == (0, "built\n")
+        assert "slipway: not waiting for builds (interrupted)\n" in err
+        assert project.listing("servers") == []
+    elif moment == "in down":
         assert (process.returncode, out) == (1, "built\n")
         assert err.endswith("slipway: the builders may still be up, and cost: slipway down (interrupted)\n")
     else:
