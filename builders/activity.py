@@ -67,7 +67,9 @@ def drain(
     silent: set[str] = set()
     told = ""
     while True:
-        for node, each in look().items():
+        found = look()
+        seen = {node: last for node, last in seen.items() if node in found}  # the others were taken away
+        for node, each in found.items():
             now = time.monotonic()
             if each:
                 seen[node] = (each.builds, now)

@@ -53,6 +53,11 @@ def test_where_nothing_is_built_nobody_waits(idle):
     assert _drain(idle) == ([], [])
 
 
+def test_a_node_that_was_taken_away_is_not_waited_for():
+    """Somebody else may have done that since the plan was made."""
+    assert _drain({}, before={"amd64-1": Activity(builds=1, idle_s=0)}) == ([], [])
+
+
 def test_a_node_that_has_never_answered_is_told_and_not_waited_for():
     """Its server may be gone."""
     assert _drain({"amd64-1": None}) == (["node amd64-1 cannot be asked for its builds"], [])
