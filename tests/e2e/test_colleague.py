@@ -90,7 +90,7 @@ def test_an_invitation_is_all_that_a_colleague_needs(operator, colleague, contex
 
     idle = operator.run("slipway", "down", "--yes", "--idle", "1h").stdout
     assert "nothing is removed: not known to be idle for 1h: arm64-1, amd64-1" in idle
-    with at_work(colleague, tmp_path, seconds=10) as building:
+    with at_work(colleague, tmp_path, seconds=20) as building:
         told = operator.run("slipway", "down", "--yes").stdout
         assert building.wait() == 0
     assert "builds under way: 1 on amd64-1; waiting for them, 15 minutes at most" in told
