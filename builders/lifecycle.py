@@ -180,7 +180,9 @@ class Lifecycle:
         with ThreadPoolExecutor(1) as pool:
             nodes = pool.submit(self._look, state) if look else None  # beside the API
             plan = self._plan_down(state)
-            return replace(plan, nodes={**dict.fromkeys(plan.servers), **nodes.result()}) if nodes else plan
+            if nodes is None:
+                return plan
+            return replace(plan, nodes=dict(sorted({**dict.fromkeys(plan.servers), **nodes.result()}.items())))
 
     def _plan_down(self, state: State) -> Down:
         cloud = self._cloud() if state.identities else None
