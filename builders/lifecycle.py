@@ -148,7 +148,7 @@ class Lifecycle:
         try:
             if held and not (held.claimed and held.alone()):
                 return False
-            self._drain(self.stack.load(), {})
+            self._drain({})
         except (BuilderError, OSError, KeyboardInterrupt) as error:
             self.report(f"not waiting for builds ({str(error) or 'interrupted'})")
         return True
@@ -197,10 +197,9 @@ class Lifecycle:
     def _look(self, state: State) -> Mapping[str, Activity | None]:
         return activity.look(self.stack.load(secrets=True)) if state.nodes() else {}
 
-    def _drain(self, state: State, nodes: Mapping[str, Activity | None]) -> None:
+    def _drain(self, nodes: Mapping[str, Activity | None]) -> None:
         """Wait for the builds under way, whoever's they are, for as long as a restart of BuildKit would."""
-        if state.nodes():
-            activity.drain(partial(activity.look, self.stack.load(secrets=True)), nodes, report=self.report)
+        activity.drain(partial(activity.look, self.stack.load(secrets=True)), nodes, report=self.report)
 
     def down(self, plan: Down, *, drain: bool = True, idle_s: float | None = None) -> None:
         """Remove what is not protected, also what is planned as an orphan, and make sure that nothing else is left.
@@ -213,8 +212,8 @@ class Lifecycle:
         if idle_s is not None:
             if busy := replace(plan, nodes=self._look(before)).busy(idle_s):
                 raise StackFailed(f"not idle any more, so nothing was removed: {', '.join(busy)}")
-        elif drain:
-            self._drain(before, plan.nodes)
+        elif drain and before.nodes():
+            self._drain(plan.nodes)
             before = self.stack.load()
             self._check_unused(before)
         self._take_down(before, plan)

@@ -293,7 +293,7 @@ def test_a_with_that_is_told_to_end_at_another_moment_says_what_may_be_left(proj
     """Between two steps of the engine too."""
     slow = project.folder.parent / "slow" / "pulumi"
     slow.parent.mkdir()
-    once = {"before": 1, "in up": 0, "waiting for builds": 3, "in down": 5}[moment]  # which export is slow
+    once = {"before": 1, "in up": 0, "waiting for builds": 3, "in down": 4}[moment]  # which export is slow
     slow.write_text(
         f"""#!/bin/sh
 case "$*" in
