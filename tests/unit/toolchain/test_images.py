@@ -9,18 +9,20 @@ from scripts.toolchain.images import is_mounted, machine_options, select_sources
 
 
 def test_a_foreign_image_holds_the_host_s_netfilter_tools():
-    """User-mode emulation does not pass netfilter calls, so nft and iptables are the host's own programs."""
+    """Emulation does not pass netfilter calls, so nft and iptables are the host's own; Python is not compiled by emulation."""
     options = machine_options("arm64", "amd64")
 
     assert "--arch=arm64,amd64" in options
+    assert "--dpkgopt=path-exclude=/usr/bin/py3compile" in options
     assert next(each for each in options if each.startswith("--include=")).endswith(",nftables:amd64,iptables:amd64")
 
 
 def test_a_native_image_is_of_one_architecture():
-    """The host's own architecture needs nothing foreign."""
+    """The host's own architecture needs nothing foreign, and lacks nothing."""
     options = machine_options("amd64", "amd64")
 
     assert "--arch=amd64" in options
+    assert not any("py3compile" in each or "ca-certificates/" in each for each in options)
     assert next(each for each in options if each.startswith("--include=")).endswith(",nftables,iptables")
 
 
