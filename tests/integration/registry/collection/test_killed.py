@@ -105,7 +105,7 @@ def test_it_restores_the_registry_when_it_is_told_to_stop(kept, slipway, told):
 
     assert code == 130
     assert "restoring the registry" in rest
-    assert _writable(kept)
+    _wait_until_writable(kept, 20)  # it is started, and whether it answers already was not waited for
     assert not kept.mode_file.exists()
     _whole(kept, slipway)
 
