@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODULES = Path(__file__).parent / "go"
 NO_DEBUG = "-gcflags=all=-dwarf=false"
 """What the linker strips anyway need not be made: a tenth less to compile, and the tools are the same."""
-ROOMY = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
+_ROOMY = {"GOGC": "off", "GOMEMLIMIT": "1GiB"}
 """Compiler and linker collect garbage only where one of them has taken so much: a quarter less processor time."""
 CNI_PLUGINS = ("bridge", "loopback", "host-local", "firewall")
 
@@ -190,7 +190,7 @@ def _step(layout: Layout, build: Build) -> Step:
             with artefact.replace() as folder:
                 folder.mkdir()
                 command = ["go", "build", "-v", NO_DEBUG, *build.arguments, "-o", f"{folder}/", "tool"]
-                log.run(command, cwd=build.folder, environment={**ROOMY, **build.environment})
+                log.run(command, cwd=build.folder, environment={**_ROOMY, **build.environment})
         if build.on_path:
             link_tool(layout, artefact.path / build.on_path)
 

@@ -33,9 +33,9 @@ CLUSTER = (
     "busybox", "ca-certificates", "containerd", "containernetworking-plugins", "docker-registry", "python3", "runc",
 )  # fmt: skip
 
-# An emulated installation spends half of its time on these two: cloud-init is read by the host's Python, and no machine of
-# the local cloud reaches a server with a public certificate.
-_BARE = (
+# Two fifths of an emulated installation, for nothing: cloud-init is read by the host's Python, and no machine of the local
+# cloud reaches a server with a public certificate.
+_LEFT_OUT_UNDER_EMULATION = (
     "--dpkgopt=path-exclude=/usr/bin/py3compile",
     "--dpkgopt=path-exclude=/usr/share/ca-certificates/mozilla/*",
 )
@@ -65,7 +65,7 @@ def machine_options(architecture: str, host: str) -> list[str]:
         f"--arch={architecture},{host}" if foreign else f"--arch={architecture}",
         f"--include={','.join([*MACHINE, *netfilter])}",
         *SLIM,
-        *(_BARE if foreign else ()),
+        *(_LEFT_OUT_UNDER_EMULATION if foreign else ()),
         f"--customize-hook={ANONYMOUS}",
         f"--customize-hook={CLOUD_INIT}",
     ]

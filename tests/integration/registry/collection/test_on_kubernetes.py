@@ -482,7 +482,7 @@ def test_it_restores_the_registry_when_it_is_told_to_stop(registry, collect_unti
 
     assert code == 130
     assert "restoring the registry" in rest
-    _wait_until_writable(registry, 20)  # it is started, and whether it answers already was not waited for
+    _wait_until_writable(registry, 20)  # its pod is ready; that the Service leads there was not waited for
 
 
 def test_a_pod_that_is_deleted_in_the_middle_stops_it(registry, collect, collect_until, kubectl):
